@@ -1,0 +1,45 @@
+//! Every bound on what another machine may send, each with its unit and its reason.
+
+/// Longest frame of any kind, in bytes; each kind has its own cap at or below it.
+pub const FRAME_MAX_BYTES: u32 = 1024 * 1024;
+/// Frame cap of requests and answers that carry no list, in bytes: a path of the longest kind,
+/// sixteen addresses and a grant fit with room to spare.
+pub const FRAME_SMALL_BYTES: u32 = 16 * 1024;
+/// Longest path of a shared file, in bytes (Linux `PATH_MAX`, less the receiver's own folder).
+pub const PATH_MAX_BYTES: usize = 3072;
+/// Longest single name in a path, in bytes (`NAME_MAX` of common file systems).
+pub const NAME_MAX_BYTES: usize = 255;
+/// Deepest nesting of a path, in components.
+pub const PATH_MAX_DEPTH: usize = 128;
+/// Longest name of a node, in bytes.
+pub const NODE_NAME_MAX_BYTES: usize = 64;
+/// Longest free text in a message (reasons, versions), in bytes.
+pub const SHORT_TEXT_MAX_BYTES: usize = 512;
+/// Most addresses that a node may claim.
+pub const ADDRESSES_MAX: usize = 16;
+/// Most entries in one page of files, hits or peers.
+pub const PAGE_MAX_ENTRIES: usize = 4096;
+/// Most added plus removed entries in one announce batch.
+pub const ANNOUNCE_MAX_ENTRIES: usize = 2048;
+/// Target size of a batch or page, in bytes; one entry more may pass it, never the frame cap.
+pub const BATCH_TARGET_BYTES: usize = 512 * 1024;
+/// Most files that one peer may announce.
+pub const ANNOUNCED_FILES_MAX: u64 = 2_000_000;
+/// Most providers of one content that a server names.
+pub const PROVIDERS_MAX: usize = 16;
+/// Most files with provider and grant in one answer (each up to about 4 KiB).
+pub const LOCATED_MAX: usize = 1024;
+/// Most hashes in one page of a hash list (32 bytes each: 512 KiB).
+pub const HASH_PAGE_MAX: usize = 16 * 1024;
+/// Most ranges in one request for chunks.
+pub const CHUNK_RANGES_MAX: usize = 4096;
+/// Smallest chunk, as a power of two in bytes: 1 MiB.
+pub const CHUNK_MIN_LOG2: u8 = 20;
+/// Largest chunk, as a power of two in bytes: 1 GiB, so that a buffer never holds a whole one.
+pub const CHUNK_MAX_LOG2: u8 = 30;
+/// Most chunks in a file; the chunk grows with the file to stay at or below it.
+pub const CHUNKS_MAX: u64 = 16 * 1024;
+/// Largest file, in bytes: [`CHUNKS_MAX`] chunks of the largest size, 16 TiB.
+pub const FILE_MAX_BYTES: u64 = CHUNKS_MAX << CHUNK_MAX_LOG2;
+/// Longest ticket, in characters.
+pub const TICKET_MAX_CHARS: usize = 2048;

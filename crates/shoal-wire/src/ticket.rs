@@ -1,0 +1,130 @@
+//! Tickets: one line of text that a person pastes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use crate::id::NodeId;
+use crate::limits::TICKET_MAX_CHARS;
+use crate::message::Addresses;
+
+/// First characters of a join ticket: what it is and its version.
+const JOIN_PREFIX: &str = "shoaljoin1";
+
+/// Why text is not a ticket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TicketError {
+    /// Another kind of text.
+    #[error("not a join ticket: it should start with {JOIN_PREFIX:?}")]
+    Prefix,
+    /// Cut, mistyped or made by another version.
+    #[error("the ticket is incomplete or mistyped, copy it again")]
+    Damaged,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JoinBody {
+    server: NodeId,
+    addresses: Addresses,
+    check: u32,
+}
+
+/// What `shoal server` prints and `shoal peer --join` takes: the server's key and addresses.
+///
+/// The key is pinned, so that a machine in between cannot pretend to be the server. Text form:
+/// `shoaljoin1` and base32 (lower case, no padding) of the postcard body with a 32-bit check sum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinTicket {
+    /// The server's key.
+    pub server: NodeId,
+    /// Where it listens.
+    pub addresses: Addresses,
+}
+
+impl fmt::Display for JoinTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = JoinBody {
+            server: self.server,
+            addresses: self.addresses.clone(),
+            check: check_sum(&self.server, &self.addresses),
+        };
+        let bytes = postcard::to_stdvec(&body).map_err(|_| fmt::Error)?;
+        write!(
+            f,
+            "{JOIN_PREFIX}{}",
+            BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
+        )
+    }
+}
+
+impl FromStr for JoinTicket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let text = text.trim();
+        if text.len() > TICKET_MAX_CHARS {
+            return Err(TicketError::Damaged);
+        }
+        let lower = text.to_ascii_lowercase();
+        let body = lower.strip_prefix(JOIN_PREFIX).ok_or(TicketError::Prefix)?;
+        let bytes = BASE32_NOPAD
+            .decode(body.to_ascii_uppercase().as_bytes())
+            .map_err(|_| TicketError::Damaged)?;
+        let (body, rest): (JoinBody, _) =
+            postcard::take_from_bytes(&bytes).map_err(|_| TicketError::Damaged)?;
+        let intact = rest.is_empty() && body.check == check_sum(&body.server, &body.addresses);
+        intact
+            .then_some(Self {
+                server: body.server,
+                addresses: body.addresses,
+            })
+            .ok_or(TicketError::Damaged)
+    }
+}
+
+/// FNV-1a, 32 bits, over the ticket's content: catches typing errors, proves nothing.
+fn check_sum(server: &NodeId, addresses: &Addresses) -> u32 {
+    let text = addresses
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect::<String>();
+    let bytes = server.as_bytes().iter().chain(text.as_bytes());
+    bytes.fold(0x811c_9dc5, |sum, byte| {
+        (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket() -> JoinTicket {
+        let addresses = vec!["127.0.0.1:8080".parse().expect("address")];
+        JoinTicket {
+            server: NodeId::new([5; 32]),
+            addresses: Addresses::new(addresses).expect("few"),
+        }
+    }
+
+    #[test]
+    fn a_ticket_reads_back_in_either_case() {
+        let text = ticket().to_string();
+        assert_eq!(text.parse(), Ok(ticket()));
+        assert_eq!(text.to_uppercase().parse(), Ok(ticket()));
+    }
+
+    #[test]
+    fn a_changed_or_cut_ticket_is_refused() {
+        let text = ticket().to_string();
+        for at in JOIN_PREFIX.len()..text.len() {
+            let mut changed: Vec<u8> = text.clone().into_bytes();
+            changed[at] = if changed[at] == b'a' { b'b' } else { b'a' };
+            let changed = String::from_utf8(changed).expect("ascii");
+            assert_ne!(changed.parse(), Ok(ticket()), "{at}");
+            assert!(text[..at].parse::<JoinTicket>().is_err(), "{at}");
+        }
+    }
+}
