@@ -134,6 +134,17 @@ pub enum Wanted {
     Text(ShortText),
 }
 
+/// What a look-up found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Matched {
+    /// One content; every provider named has it, best first.
+    File,
+    /// The files below this folder of one node, by path.
+    Folder(SafePath),
+    /// Several different files (or folders, named by their first file): a person must choose.
+    Several,
+}
+
 /// Which peer a request is about, as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerRef {
@@ -365,7 +376,7 @@ pub enum Communication {
         /// Whether there are more.
         more: bool,
     },
-    /// 16. Peer to server: who has this? Answered by `Located`; a folder's files come in pages.
+    /// 16. Peer to server: who has this? Answered by `Located`, or `Error` with `NotFound`.
     Locate {
         /// At which peer; `None` for any.
         peer: Option<PeerRef>,
@@ -374,12 +385,13 @@ pub enum Communication {
         /// For folders: only after this path.
         after: Option<SafePath>,
     },
-    /// 17. Server to peer: these have it. For one content: its providers, best first. For a
-    /// folder or an ambiguous name: the distinct files.
+    /// 17. Server to peer: these have it, only from connected nodes.
     Located {
-        /// Where it can be fetched, with one grant per provider.
+        /// What the wanted text turned out to be.
+        matched: Matched,
+        /// Where it can be fetched, each with a grant.
         files: Bounded<Provider, LOCATED_MAX>,
-        /// Whether there are more after the last one.
+        /// Whether there are more after the last one (folders only).
         more: bool,
     },
     /// 18. Peer to server: who is connected?
