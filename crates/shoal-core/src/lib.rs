@@ -6,3 +6,5 @@
 //! and random numbers come in as arguments; maps are ordered, so that a run can be replayed.
 //! Misbehaviour of a peer is an output; an `Err` is a mistake of the caller.
 
+pub mod backoff;
+pub mod registry;

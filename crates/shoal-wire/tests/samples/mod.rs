@@ -1,0 +1,297 @@
+//! One sample of every message, with every kind of field filled.
+
+use shoal_wire::grant::{Grant, Scope, SignedGrant, Verb};
+use shoal_wire::message::*;
+use shoal_wire::{
+    ChunkRanges, Communication, FileEntry, FileSize, Hash, NodeId, NodeName, Refusal, SafePath,
+    ShortText, Signature,
+};
+
+fn node(byte: u8) -> NodeId {
+    NodeId::new([byte; 32])
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect(text)
+}
+
+fn path(text: &str) -> SafePath {
+    text.parse().expect(text)
+}
+
+fn addresses() -> Addresses {
+    let texts = ["192.0.2.7:8080", "[2001:db8::1]:443"];
+    Bounded::truncated(texts.iter().map(|text| text.parse().expect(text)).collect())
+}
+
+fn entry() -> FileEntry {
+    FileEntry {
+        path: path("docs/a file.txt"),
+        size: FileSize::new(5_000_000_000).expect("within the limit"),
+        mtime_ns: 1_700_000_000_123_456_789,
+        mode: 0o644,
+        hash: Some(Hash::new([0xaa; 32])),
+    }
+}
+
+fn grant(scope: Scope) -> SignedGrant {
+    let grant = Grant {
+        issuer: node(1),
+        holder: node(2),
+        provider: node(3),
+        scope,
+        verb: Verb::Fetch,
+        expires_at_ms: 1_800_000_000_000,
+    };
+    SignedGrant {
+        grant,
+        signature: Signature::new([0x5a; 64]),
+    }
+}
+
+fn provider() -> Provider {
+    Provider {
+        node: node(3),
+        name: name("anna"),
+        addresses: addresses(),
+        entry: entry(),
+        grant: Some(grant(Scope::Path(path("docs")))),
+    }
+}
+
+fn progress(outcome: Option<Outcome>) -> Communication {
+    Communication::TransferProgress(TransferProgress {
+        total_bytes: 300,
+        verified_bytes: 200,
+        durable_bytes: 100,
+        outcome,
+    })
+}
+
+fn presence() -> [(&'static str, Communication); 3] {
+    [
+        (
+            "presence_announce",
+            Communication::PresenceAnnounce(PresenceAnnounce {
+                name: name("anna"),
+                instance: 0x0102_0304_0506_0708,
+                serving: true,
+                agent: ShortText::new("shoal/0.1.0"),
+                capabilities: 0,
+                addresses: addresses(),
+            }),
+        ),
+        (
+            "presence_response",
+            Communication::PresenceResponse(PresenceResponse {
+                server: node(1),
+                proof: Signature::new([0x77; 64]),
+                agent: ShortText::new("shoal/0.1.0"),
+                observed: "192.0.2.9:50000".parse().expect("address"),
+                announce_interval_ms: 60_000,
+            }),
+        ),
+        ("address_update", Communication::AddressUpdate(addresses())),
+    ]
+}
+
+fn files() -> [(&'static str, Communication); 8] {
+    [
+        (
+            "file_announce",
+            Communication::FileAnnounce(FileAnnounce {
+                sequence: 3,
+                snapshot: true,
+                complete: false,
+                added: Bounded::truncated(vec![entry()]),
+                removed: Bounded::truncated(vec![path("old.txt")]),
+            }),
+        ),
+        (
+            "file_acknowledge",
+            Communication::FileAcknowledge { sequence: 3 },
+        ),
+        (
+            "file_list",
+            Communication::FileList(FileList {
+                peer: Some(PeerRef::Id(node(3))),
+                prefix: Some(path("docs")),
+                after: None,
+                limit: 100,
+            }),
+        ),
+        (
+            "file_list_page",
+            Communication::FileListPage {
+                files: Bounded::truncated(vec![entry()]),
+                more: true,
+            },
+        ),
+        (
+            "search",
+            Communication::Search {
+                text: ShortText::new("report"),
+                limit: 50,
+            },
+        ),
+        (
+            "search_page",
+            Communication::SearchPage {
+                hits: Bounded::truncated(vec![Hit {
+                    peer: node(3),
+                    peer_name: name("anna"),
+                    online: true,
+                    entry: entry(),
+                }]),
+                more: false,
+            },
+        ),
+        ("rescan", Communication::Rescan),
+        (
+            "rescan_done",
+            Communication::RescanDone {
+                files: 10,
+                changed: 2,
+                removed: 1,
+            },
+        ),
+    ]
+}
+
+fn transfers() -> [(&'static str, Communication); 14] {
+    [
+        (
+            "file_request",
+            Communication::FileRequest(FileRequest {
+                path: path("docs/a file.txt"),
+                hash: Some(Hash::new([0xaa; 32])),
+                grant: Some(grant(Scope::Blob(Hash::new([0xaa; 32])))),
+            }),
+        ),
+        (
+            "file_response",
+            Communication::FileResponse(FileResponse { entry: entry() }),
+        ),
+        (
+            "hash_list_page",
+            Communication::HashListPage(Bounded::truncated(vec![
+                Hash::new([1; 32]),
+                Hash::new([2; 32]),
+            ])),
+        ),
+        (
+            "file_get",
+            Communication::FileGet(ChunkRanges::new(vec![0..2, 7..4769]).expect("ascending")),
+        ),
+        (
+            "file_chunk",
+            Communication::FileChunk(FileChunk {
+                index: 4768,
+                len_bytes: 1 << 20,
+                hash: Hash::new([3; 32]),
+            }),
+        ),
+        (
+            "file_chunk_ack",
+            Communication::FileChunkAck {
+                durable_chunks: 300,
+            },
+        ),
+        (
+            "file_transfer_complete",
+            Communication::FileTransferComplete {
+                root: Some(Hash::new([0xaa; 32])),
+            },
+        ),
+        (
+            "error",
+            Communication::Error(ErrorReport {
+                refusal: Refusal::QuotaExceeded,
+                detail: ShortText::new("too many files"),
+                retry_after_ms: Some(1_500),
+            }),
+        ),
+        (
+            "locate",
+            Communication::Locate {
+                peer: Some(PeerRef::Text(ShortText::new("anna"))),
+                wanted: Wanted::Text(ShortText::new("a file.txt")),
+                after: None,
+            },
+        ),
+        (
+            "located",
+            Communication::Located {
+                matched: Matched::Folder(path("docs")),
+                files: Bounded::truncated(vec![provider()]),
+                more: false,
+            },
+        ),
+        (
+            "file_offer",
+            Communication::FileOffer(FileOffer {
+                provider: provider(),
+                target: path("in/a file.txt"),
+                overwrite: false,
+            }),
+        ),
+        ("transfer_progress", progress(None)),
+        (
+            "transfer_fetched",
+            progress(Some(Outcome::Fetched(Hash::new([0xaa; 32])))),
+        ),
+        (
+            "transfer_up_to_date",
+            progress(Some(Outcome::UpToDate(Hash::new([0xaa; 32])))),
+        ),
+    ]
+}
+
+fn server() -> [(&'static str, Communication); 4] {
+    let summary = PeerSummary {
+        node: node(3),
+        name: name("anna"),
+        agent: ShortText::new("shoal/0.1.0"),
+        observed: "192.0.2.9:50000".parse().expect("address"),
+        connected_ms: 60_000,
+        files: 12,
+        total_bytes: 345_678,
+        rtt_us: 250,
+    };
+    let status = ServerStatus {
+        server: node(1),
+        agent: ShortText::new("shoal/0.1.0"),
+        uptime_ms: 3_600_000,
+        peers: 3,
+        files: 100,
+        total_bytes: 1_000_000,
+        own_files: 4,
+    };
+    [
+        (
+            "peer_list",
+            Communication::PeerList {
+                after: Some(node(2)),
+            },
+        ),
+        (
+            "peer_list_page",
+            Communication::PeerListPage {
+                peers: Bounded::truncated(vec![summary]),
+                more: false,
+            },
+        ),
+        ("status_request", Communication::StatusRequest),
+        ("server_status", Communication::ServerStatus(status)),
+    ]
+}
+
+/// Name and message of every sample.
+pub(crate) fn all() -> Vec<(&'static str, Communication)> {
+    let mut samples = Vec::new();
+    samples.extend(presence());
+    samples.extend(files());
+    samples.extend(transfers());
+    samples.extend(server());
+    samples
+}
