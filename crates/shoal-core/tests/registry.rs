@@ -212,7 +212,7 @@ impl Script {
     fn connect(&mut self, connection: u64, node: NodeId, instance: u64) {
         let presence = Presence {
             node,
-            name: "anna".to_owned().try_into().unwrap(),
+            name: "anna".to_owned().try_into().expect("a valid name"),
             instance,
             addresses: Vec::new(),
             observed: SocketAddr::from(([127, 0, 0, 1], 4000)),

@@ -164,6 +164,11 @@ impl<'de> Deserialize<'de> for ChunkRanges {
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::single_range_in_vec_init,
+        reason = "one range is meant, not its members"
+    )]
+
     use super::*;
     use crate::limits::FILE_MAX_BYTES;
     use proptest::prelude::*;

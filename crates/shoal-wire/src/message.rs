@@ -317,66 +317,66 @@ pub struct ErrorReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Communication {
-    /// 0. Peer to server: here I am.
+    /// 0: Peer to server: here I am.
     PresenceAnnounce(PresenceAnnounce),
-    /// 1. Server to peer: welcome.
+    /// 1: Server to peer: welcome.
     PresenceResponse(PresenceResponse),
-    /// 2. Peer to server: my files changed.
+    /// 2: Peer to server: my files changed.
     FileAnnounce(FileAnnounce),
-    /// 3. Server to peer: the batch with this sequence is taken.
+    /// 3: Server to peer: the batch with this sequence is taken.
     FileAcknowledge {
         /// The batch's sequence.
         sequence: u64,
     },
-    /// 4. Either to either: list your files, or a peer's.
+    /// 4: Either to either: list your files, or a peer's.
     FileList(FileList),
-    /// 5. Answer to a list.
+    /// 5: Answer to a list.
     FileListPage {
         /// The entries, by path in byte order.
         files: FilePage,
         /// Whether there are more after the last one.
         more: bool,
     },
-    /// 6. Receiver to provider: I want this file.
+    /// 6: Receiver to provider: I want this file.
     FileRequest(FileRequest),
-    /// 7. Provider to receiver: here is what it is.
+    /// 7: Provider to receiver: here is what it is.
     FileResponse(FileResponse),
-    /// 8. Provider to receiver: the next hashes of the list, until all chunks have theirs.
+    /// 8: Provider to receiver: the next hashes of the list, until all chunks have theirs.
     HashListPage(Bounded<Hash, HASH_PAGE_MAX>),
-    /// 9. Receiver to provider: send these chunks.
+    /// 9: Receiver to provider: send these chunks.
     FileGet(ChunkRanges),
-    /// 10. Provider to receiver: a chunk, its bytes follow.
+    /// 10: Provider to receiver: a chunk, its bytes follow.
     FileChunk(FileChunk),
-    /// 11. Receiver to provider: so many chunks of those asked for, counted from the first, are
+    /// 11: Receiver to provider: so many chunks of those asked for, counted from the first, are
     /// verified and durable.
     FileChunkAck {
         /// How many, cumulative.
         durable_chunks: u32,
     },
-    /// 12. Provider to receiver after the last chunk, with the root as it was hashed while
+    /// 12: Provider to receiver after the last chunk, with the root as it was hashed while
     /// sending (`None` where not all chunks were asked for); receiver to provider when the file
     /// is durable under its final name.
     FileTransferComplete {
         /// BLAKE3 of the whole content.
         root: Option<Hash>,
     },
-    /// 13. Either to either: no.
+    /// 13: Either to either: no.
     Error(ErrorReport),
-    /// 14. Peer to server: find names that contain this text.
+    /// 14: Peer to server: find names that contain this text.
     Search {
         /// The text, matched anywhere in the path, letter case ignored.
         text: ShortText,
         /// Most hits.
         limit: u32,
     },
-    /// 15. Answer to a search.
+    /// 15: Answer to a search.
     SearchPage {
         /// The hits, best first.
         hits: Bounded<Hit, PAGE_MAX_ENTRIES>,
         /// Whether there are more.
         more: bool,
     },
-    /// 16. Peer to server: who has this? Answered by `Located`, or `Error` with `NotFound`.
+    /// 16: Peer to server: who has this? Answered by `Located`, or `Error` with `NotFound`.
     Locate {
         /// At which peer; `None` for any.
         peer: Option<PeerRef>,
@@ -385,7 +385,7 @@ pub enum Communication {
         /// For folders: only after this path.
         after: Option<SafePath>,
     },
-    /// 17. Server to peer: these have it, only from connected nodes.
+    /// 17: Server to peer: these have it, only from connected nodes.
     Located {
         /// What the wanted text turned out to be.
         matched: Matched,
@@ -394,29 +394,29 @@ pub enum Communication {
         /// Whether there are more after the last one (folders only).
         more: bool,
     },
-    /// 18. Peer to server: who is connected?
+    /// 18: Peer to server: who is connected?
     PeerList {
         /// Only after this id: the last one of the page before.
         after: Option<NodeId>,
     },
-    /// 19. Answer to `PeerList`, by id.
+    /// 19: Answer to `PeerList`, by id.
     PeerListPage {
         /// The peers.
         peers: Bounded<PeerSummary, PAGE_MAX_ENTRIES>,
         /// Whether there are more.
         more: bool,
     },
-    /// 20. Peer to server: how are you?
+    /// 20: Peer to server: how are you?
     StatusRequest,
-    /// 21. Answer to `StatusRequest`.
+    /// 21: Answer to `StatusRequest`.
     ServerStatus(ServerStatus),
-    /// 22. Server to peer: fetch this.
+    /// 22: Server to peer: fetch this.
     FileOffer(FileOffer),
-    /// 23. Receiver to whoever offered: how far it is.
+    /// 23: Receiver to whoever offered: how far it is.
     TransferProgress(TransferProgress),
-    /// 24. Server to peer: scan your folder again.
+    /// 24: Server to peer: scan your folder again.
     Rescan,
-    /// 25. Answer to `Rescan`, once what changed has been found.
+    /// 25: Answer to `Rescan`, once what changed has been found.
     RescanDone {
         /// Files in the share.
         files: u64,
@@ -425,7 +425,7 @@ pub enum Communication {
         /// Gone since the last scan.
         removed: u64,
     },
-    /// 26. Peer to server: my addresses are now these. Answered by `FileAcknowledge` 0.
+    /// 26: Peer to server: my addresses are now these. Answered by `FileAcknowledge` 0.
     AddressUpdate(Addresses),
 }
 
