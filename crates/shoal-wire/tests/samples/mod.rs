@@ -158,7 +158,7 @@ fn files() -> [(&'static str, Communication); 8] {
     ]
 }
 
-fn transfers() -> [(&'static str, Communication); 14] {
+fn transfers() -> [(&'static str, Communication); 8] {
     [
         (
             "file_request",
@@ -211,6 +211,11 @@ fn transfers() -> [(&'static str, Communication); 14] {
                 retry_after_ms: Some(1_500),
             }),
         ),
+    ]
+}
+
+fn look_ups_and_offers() -> [(&'static str, Communication); 6] {
+    [
         (
             "locate",
             Communication::Locate {
@@ -292,6 +297,7 @@ pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     samples.extend(presence());
     samples.extend(files());
     samples.extend(transfers());
+    samples.extend(look_ups_and_offers());
     samples.extend(server());
     samples
 }
