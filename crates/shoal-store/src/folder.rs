@@ -1,0 +1,277 @@
+//! The one way from remote names to local files: beneath an open folder, never through a link.
+//!
+//! A [`Folder`] is a handle, not a path: renaming the folder, or putting a link in its place,
+//! does not lead anything elsewhere. It takes only [`SafePath`]s, opens only regular files, and
+//! cannot hang on a pipe. It does not list folders and does not watch them.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use shoal_wire::{FileSize, SafePath};
+
+use crate::platform;
+
+const FOLDER_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// What tells one version of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// Length, in bytes.
+    pub size: u64,
+    /// Last change of the content, in nanoseconds since 1970-01-01 UTC.
+    pub mtime_ns: i64,
+    /// Last change of the content or the attributes, in nanoseconds since 1970-01-01 UTC.
+    pub ctime_ns: i64,
+    /// The file system's number.
+    pub device: u64,
+    /// The file's number in its file system.
+    pub inode: u64,
+    /// Kind and permission bits.
+    pub mode: u32,
+}
+
+impl FileStat {
+    /// The size as something that can be announced; `None` over the limit.
+    pub fn entry_size(&self) -> Option<FileSize> {
+        FileSize::new(self.size)
+    }
+}
+
+/// Asks an open file what version it is.
+///
+/// # Errors
+/// What the system answers.
+pub fn stat_of(file: &File) -> io::Result<FileStat> {
+    Ok(stat_from(&file.metadata()?))
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It does not exist, or exists no longer.
+    #[error("{} does not exist: create it or name another folder", path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// This user may not use it, or its disk is mounted read-only.
+    #[error("{} may not be used: check its permissions and that its disk is writable", path.display())]
+    Denied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file is in its place, or a link where none is followed.
+    #[error("{} is not a folder: move what is there away or name another folder", path.display())]
+    NotAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something else failed.
+    #[error("{} cannot be used: check its disk", path.display())]
+    Other {
+        /// The folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl FolderError {
+    fn of(path: PathBuf, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOENT) => Self::Missing { path },
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Self::Denied { path },
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::EXIST | Errno::XDEV) => {
+                Self::NotAFolder { path }
+            }
+            _ => Self::Other { path, source },
+        }
+    }
+}
+
+/// Why a file in a folder is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is at the path.
+    #[error("no such file")]
+    NotFound,
+    /// A folder, pipe, socket or device is at the path.
+    #[error("not a regular file: only regular files can be sent")]
+    NotRegular,
+    /// This user may not read it.
+    #[error("permission denied: check who may read the file")]
+    Denied,
+    /// The path leads through a link, which is never followed.
+    #[error("the path leads through a symbolic link: name the file itself")]
+    Symlink,
+    /// Something else failed.
+    #[error("the file cannot be opened: check its disk")]
+    Other(#[source] io::Error),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR) => Self::NotFound,
+            Some(Errno::LOOP | Errno::XDEV) => Self::Symlink,
+            Some(Errno::ACCESS | Errno::PERM) => Self::Denied,
+            Some(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => Self::NotRegular,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// An open folder; clones share its handle.
+#[derive(Debug, Clone)]
+pub struct Folder(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    handle: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens a folder that a person named; links in `path` itself are theirs and are followed.
+    ///
+    /// # Errors
+    /// When it is missing, may not be read, or is no folder.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())
+            .map(|handle| Self::new(handle, path.to_owned()))
+            .map_err(|error| FolderError::of(path.to_owned(), error.into()))
+    }
+
+    /// Opens a folder, created with its parents if it is missing.
+    ///
+    /// # Errors
+    /// When it can be neither opened nor created.
+    pub fn create(path: &Path) -> Result<Self, FolderError> {
+        std::fs::create_dir_all(path).map_err(|error| FolderError::of(path.to_owned(), error))?;
+        Self::open(path)
+    }
+
+    /// The path by which it was opened, for messages.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// When there is none, it may not be read, or the path leads through a link.
+    pub fn open_file(&self, path: &SafePath) -> Result<(File, FileStat), OpenError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        self.open_regular(path, flags)
+    }
+
+    /// Asks which version of a regular file is at a path, without reading it.
+    ///
+    /// # Errors
+    /// As [`Folder::open_file`], though a file that may not be read can still be asked about.
+    pub fn stat(&self, path: &SafePath) -> Result<FileStat, OpenError> {
+        Ok(self.open_regular(path, platform::PROBE_FLAGS)?.1)
+    }
+
+    /// Whether anything is at a path: a file, a folder, a link, or something out of reach.
+    pub fn exists(&self, path: &SafePath) -> bool {
+        !matches!(self.stat(path), Err(OpenError::NotFound))
+    }
+
+    /// Creates the folder at a path, with the folders above it, durably.
+    ///
+    /// # Errors
+    /// When a file or a link is in the way, or the system refuses.
+    pub fn create_dirs(&self, path: &SafePath) -> Result<(), FolderError> {
+        self.open_or_create(path).map(drop)
+    }
+
+    /// How much room this user has left on the folder's file system, in bytes.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let figures = rustix::fs::fstatvfs(&self.0.handle)?;
+        Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+    }
+
+    pub(crate) fn handle(&self) -> BorrowedFd<'_> {
+        self.0.handle.as_fd()
+    }
+
+    /// Opens the folder at a path, created with the folders above it if it is missing.
+    pub(crate) fn open_or_create(&self, path: &SafePath) -> Result<Self, FolderError> {
+        let full_path = self
+            .0
+            .path
+            .join(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        let opened = platform::open_beneath(self.handle(), path.as_bytes(), FOLDER_FLAGS);
+        let opened = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create_each(path),
+            outcome => outcome,
+        };
+        opened
+            .map(|handle| Self::new(handle, full_path.clone()))
+            .map_err(|error| FolderError::of(full_path, error))
+    }
+
+    fn create_each(&self, path: &SafePath) -> io::Result<OwnedFd> {
+        let mut reached: Option<OwnedFd> = None;
+        for name in path.names() {
+            let within = reached.as_ref().map_or(self.handle(), AsFd::as_fd);
+            match rustix::fs::mkdirat(within, name, Mode::from_raw_mode(0o777)) {
+                Ok(()) => platform::sync_folder(within)?,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            reached = Some(platform::open_beneath(within, name, FOLDER_FLAGS)?);
+        }
+        reached.ok_or_else(|| Errno::NOENT.into())
+    }
+
+    fn open_regular(&self, path: &SafePath, flags: OFlags) -> Result<(File, FileStat), OpenError> {
+        let opened = platform::open_beneath(self.handle(), path.as_bytes(), flags)?;
+        let file = File::from(opened);
+        let metadata = file.metadata()?;
+        if metadata.is_symlink() {
+            return Err(OpenError::Symlink);
+        }
+        if !metadata.is_file() {
+            return Err(OpenError::NotRegular);
+        }
+        Ok((file, stat_from(&metadata)))
+    }
+
+    fn new(handle: OwnedFd, path: PathBuf) -> Self {
+        Self(Arc::new(Opened { handle, path }))
+    }
+}
+
+fn stat_from(metadata: &Metadata) -> FileStat {
+    FileStat {
+        size: metadata.len(),
+        mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        mode: metadata.mode(),
+    }
+}
+
+fn nanoseconds(seconds: i64, below_a_second: i64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(below_a_second)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,423 @@
+//! A download with some verified chunks on disk.
+//!
+//! A [`Partial`] is a `.part` file in the target's own folder and a state file beside it. What
+//! [`Partial::is_durable`] says of a chunk has been synced, and stays so after a crash or a power
+//! loss. A state record is written only after its chunk's data was synced. Nothing is verified
+//! here but by [`Partial::reverify`]: the caller says what is verified, and by which hash.
+//! Nothing received is deleted because of an error.
+
+mod disk;
+mod error;
+mod finishing;
+mod name;
+mod opening;
+mod sparse;
+mod state;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use shoal_wire::{ChunkIndex, ChunkLayout, Hash, NodeId};
+
+use self::disk::StateFile;
+use self::name::Names;
+use self::state::Header;
+use crate::folder::Folder;
+use crate::hashing::{self, HashFileError, HashList, READ_BLOCK_BYTES};
+use crate::platform;
+
+pub use self::error::{FinishError, PartialError};
+pub use self::finishing::FinishOptions;
+pub(crate) use self::name::TEMPORARY_SUFFIX;
+pub use self::name::is_partial_name;
+
+/// What content is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Its root.
+    Root(Hash),
+    /// Not hashed yet: one node's version of a file.
+    Origin {
+        /// The node that has it.
+        node: NodeId,
+        /// The file's last modification there, in nanoseconds since 1970-01-01 UTC.
+        mtime_ns: i64,
+    },
+}
+
+/// What is downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    /// What it is known by.
+    pub source: Source,
+    /// Its size, and how it is cut.
+    pub layout: ChunkLayout,
+}
+
+/// An unfinished file, held by an exclusive lock until it is finished or dropped.
+#[derive(Debug)]
+pub struct Partial {
+    folder: Folder,
+    names: Names,
+    part: File,
+    state: Option<StateFile>,
+    header: Header,
+    /// The hash of each chunk that is verified, durable or not.
+    hashes: Vec<Option<Hash>>,
+    durable: Vec<bool>,
+    durable_chunks: u32,
+    durable_bytes: u64,
+    pending: Vec<(ChunkIndex, Hash)>,
+    /// Up to where in each chunk the part may hold other bytes than zeros.
+    touched_bytes: Vec<u64>,
+    failed: bool,
+}
+
+impl Partial {
+    fn new(folder: Folder, names: Names, part: File, header: Header) -> Self {
+        let count = header.layout.chunk_count() as usize;
+        Self {
+            folder,
+            names,
+            part,
+            state: None,
+            header,
+            hashes: vec![None; count],
+            durable: vec![false; count],
+            durable_chunks: 0,
+            durable_bytes: 0,
+            pending: Vec::new(),
+            touched_bytes: vec![0; count],
+            failed: false,
+        }
+    }
+
+    /// How the file is cut.
+    pub fn layout(&self) -> ChunkLayout {
+        self.header.layout
+    }
+
+    /// For each chunk, whether it is durable.
+    pub fn durable(&self) -> &[bool] {
+        &self.durable
+    }
+
+    /// Whether one chunk is durable.
+    pub fn is_durable(&self, index: ChunkIndex) -> bool {
+        self.durable.get(position(index)) == Some(&true)
+    }
+
+    /// How much of the file is durable, in bytes.
+    pub fn durable_bytes(&self) -> u64 {
+        self.durable_bytes
+    }
+
+    /// The hash recorded with a durable chunk.
+    pub fn hash_of(&self, index: ChunkIndex) -> Option<Hash> {
+        let hash = *self.hashes.get(position(index))?;
+        hash.filter(|_| self.is_durable(index))
+    }
+
+    /// Writes bytes of a chunk that is verified, or about to be.
+    ///
+    /// Bytes for a chunk that already counts as verified are ignored. Runs of zeros take no space
+    /// where the chunk is written in order.
+    ///
+    /// # Errors
+    /// When the bytes do not lie inside the chunk, or the disk refuses.
+    pub fn write_at(
+        &mut self,
+        index: ChunkIndex,
+        offset_in_chunk: u64,
+        bytes: &[u8],
+    ) -> Result<(), PartialError> {
+        self.check_usable()?;
+        let at = self.place(index, offset_in_chunk, bytes.len())?;
+        if self.hashes[position(index)].is_some() {
+            return Ok(());
+        }
+        let touched = &mut self.touched_bytes[position(index)];
+        let is_untouched = *touched <= offset_in_chunk;
+        // Set first: a write that fails may still have left some of its bytes.
+        *touched = (*touched).max(offset_in_chunk + bytes.len() as u64);
+        let written = if is_untouched {
+            sparse::write(&self.part, at, bytes)
+        } else {
+            self.part.write_all_at(bytes, at)
+        };
+        written.map_err(|error| self.error_of(error))
+    }
+
+    /// Reads bytes of a chunk that is verified, to serve them on.
+    ///
+    /// # Errors
+    /// When the chunk is not verified, the bytes do not lie inside it, or the disk refuses.
+    pub fn read_at(
+        &self,
+        index: ChunkIndex,
+        offset_in_chunk: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), PartialError> {
+        let at = self.place(index, offset_in_chunk, bytes.len())?;
+        if self.hashes[position(index)].is_none() {
+            return Err(PartialError::OutOfChunk);
+        }
+        self.part
+            .read_exact_at(bytes, at)
+            .map_err(|error| self.error_of(error))
+    }
+
+    /// Says that a chunk is completely written and has this hash; the next sync records it.
+    pub fn verified(&mut self, index: ChunkIndex, hash: Hash) {
+        let Some(known @ None) = self.hashes.get_mut(position(index)) else {
+            return;
+        };
+        *known = Some(hash);
+        self.pending.push((index, hash));
+    }
+
+    /// Makes every verified chunk durable; returns how many are, in all.
+    ///
+    /// # Errors
+    /// A failed sync is final: what is on the disk is then unknown, so every later call fails too
+    /// and the partial must be opened again. After [`PartialError::NoSpace`] from the state file
+    /// alone the call may be repeated.
+    pub fn sync(&mut self) -> Result<u32, PartialError> {
+        self.check_usable()?;
+        if self.pending.is_empty() {
+            return Ok(self.durable_chunks);
+        }
+        if let Err(error) = self.part.sync_data() {
+            self.failed = true;
+            return Err(self.error_of(error));
+        }
+        self.record_pending()?;
+        for (index, _) in std::mem::take(&mut self.pending) {
+            self.mark_durable(index);
+        }
+        Ok(self.durable_chunks)
+    }
+
+    /// Hashes every durable chunk again; those that differ from their record, or cannot be read,
+    /// become missing. Returns how many.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn reverify(&mut self) -> Result<u32, PartialError> {
+        self.check_usable()?;
+        let mut block = vec![0; READ_BLOCK_BYTES];
+        let layout = self.header.layout;
+        let mut bad = Vec::new();
+        for index in layout.indexes().filter(|index| self.is_durable(*index)) {
+            let found =
+                hashing::hash_chunk_of_file(&self.part, &layout, index, &mut block, &|| false);
+            if let Err(HashFileError::Read(error)) = &found {
+                tracing::warn!(chunk = index.get(), %error, "a stored chunk cannot be read");
+            }
+            if found.ok() != self.hash_of(index) {
+                bad.push(index);
+            }
+        }
+        self.drop_chunks(&bad)
+    }
+
+    /// Makes chunks missing again, durably, so that they are fetched anew.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn forget(&mut self, indexes: &[ChunkIndex]) -> Result<(), PartialError> {
+        self.check_usable()?;
+        self.drop_chunks(indexes).map(drop)
+    }
+
+    /// Keeps the chunks that a hash list confirms and drops the others; returns how many.
+    ///
+    /// From then on the partial is also known by the list's root, whatever it was begun from.
+    ///
+    /// # Errors
+    /// When the list is of another size or root than this partial, or the state cannot be written.
+    pub fn keep_matching(&mut self, list: &HashList) -> Result<u32, PartialError> {
+        self.check_usable()?;
+        let is_other = self.header.root.is_some_and(|root| root != list.root());
+        if is_other || list.layout() != self.header.layout {
+            return Err(PartialError::WrongList);
+        }
+        let differing: Vec<ChunkIndex> = list
+            .layout()
+            .indexes()
+            .filter(|index| {
+                self.hashes[position(*index)].is_some_and(|hash| hash != list.chunk(*index))
+            })
+            .collect();
+        let is_news = self.header.root.is_none();
+        self.header.root = Some(list.root());
+        if is_news && differing.is_empty() && self.state.is_some() {
+            self.replace_state()?;
+        }
+        self.drop_chunks(&differing)
+    }
+
+    fn place(
+        &self,
+        index: ChunkIndex,
+        offset_in_chunk: u64,
+        len: usize,
+    ) -> Result<u64, PartialError> {
+        let range = self.header.layout.range(index);
+        let end = offset_in_chunk.checked_add(len as u64);
+        let is_inside = end.is_some_and(|end| end <= range.end - range.start);
+        // The index may come from another file's layout.
+        if !is_inside || position(index) >= self.hashes.len() {
+            return Err(PartialError::OutOfChunk);
+        }
+        Ok(range.start + offset_in_chunk)
+    }
+
+    fn record_pending(&mut self) -> Result<(), PartialError> {
+        match &mut self.state {
+            Some(state) => {
+                if let Err(error) = state.append(&self.pending) {
+                    return Err(self.error_unless_room(error));
+                }
+                let synced = state.sync();
+                synced.map_err(|error| {
+                    self.failed = true;
+                    self.error_of(error)
+                })
+            }
+            None => {
+                self.check_named()?;
+                let chunks = self.pending.iter().copied();
+                match StateFile::replace(&self.folder, &self.names, &self.header, chunks) {
+                    Ok(state) => {
+                        self.state = Some(state);
+                        Ok(())
+                    }
+                    Err(error) => Err(self.error_unless_room(error)),
+                }
+            }
+        }
+    }
+
+    /// The record goes first, then the data: a crash between leaves chunks that are fetched again.
+    fn drop_chunks(&mut self, indexes: &[ChunkIndex]) -> Result<u32, PartialError> {
+        let mut dropped = Vec::new();
+        for index in indexes {
+            let at = position(*index);
+            if self.hashes.get_mut(at).and_then(Option::take).is_none() {
+                continue;
+            }
+            dropped.push(*index);
+            if std::mem::take(&mut self.durable[at]) {
+                self.durable_chunks -= 1;
+                self.durable_bytes -= self.header.layout.len_bytes(*index);
+            }
+        }
+        if dropped.is_empty() {
+            return Ok(0);
+        }
+        let hashes = &self.hashes;
+        self.pending
+            .retain(|(index, _)| hashes[position(*index)].is_some());
+        // Also for chunks that were only pending: a failed append may have recorded some of them.
+        self.replace_state()?;
+        for index in &dropped {
+            self.clear_range(index.get()..index.get() + 1)
+                .map_err(|error| self.error_of(error))?;
+        }
+        Ok(u32::try_from(dropped.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Writes a new state of the durable chunks. A failure is final: the old state may claim more.
+    fn replace_state(&mut self) -> Result<(), PartialError> {
+        self.check_named()?;
+        let durable = self.header.layout.indexes().filter_map(|index| {
+            let hash = self.hash_of(index)?;
+            Some((index, hash))
+        });
+        match StateFile::replace(&self.folder, &self.names, &self.header, durable) {
+            Ok(state) => {
+                self.state = Some(state);
+                Ok(())
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(self.error_of(error))
+            }
+        }
+    }
+
+    /// Makes every missing chunk read as zeros, so that zeros need not be written.
+    fn clear_missing(&mut self) -> io::Result<()> {
+        let count = self.header.layout.chunk_count();
+        let mut start = 0;
+        while start < count {
+            let is_missing = |at: &u32| self.hashes[*at as usize].is_none();
+            let end = (start..count).find(|at| !is_missing(at)).unwrap_or(count);
+            if start < end {
+                self.clear_range(start..end)?;
+            }
+            start = end + 1;
+        }
+        Ok(())
+    }
+
+    fn clear_range(&mut self, chunks: std::ops::Range<u32>) -> io::Result<()> {
+        let size = self.header.layout.size().bytes();
+        let chunk_len = self.header.layout.chunk_len_bytes();
+        let start = u64::from(chunks.start) * chunk_len;
+        let end = (u64::from(chunks.end) * chunk_len).min(size);
+        let is_clear = start == end || platform::punch_hole(&self.part, start, end - start)?;
+        let touched = if is_clear { 0 } else { u64::MAX };
+        self.touched_bytes[chunks.start as usize..chunks.end as usize].fill(touched);
+        Ok(())
+    }
+
+    fn mark_durable(&mut self, index: ChunkIndex) {
+        if !std::mem::replace(&mut self.durable[position(index)], true) {
+            self.durable_chunks += 1;
+            self.durable_bytes += self.header.layout.len_bytes(index);
+        }
+    }
+
+    fn missing_bytes(&self) -> u64 {
+        self.header.layout.size().bytes() - self.durable_bytes
+    }
+
+    fn check_usable(&self) -> Result<(), PartialError> {
+        if self.failed {
+            return Err(PartialError::Failed);
+        }
+        Ok(())
+    }
+
+    /// The state's name is ours only as long as the part's name leads to our part.
+    fn check_named(&mut self) -> Result<(), PartialError> {
+        match disk::leads_to(&self.folder, &self.names.part, &self.part) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.failed = true;
+                Err(PartialError::PartGone)
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(self.error_of(error))
+            }
+        }
+    }
+
+    fn error_unless_room(&mut self, error: io::Error) -> PartialError {
+        let error = self.error_of(error);
+        self.failed = !matches!(error, PartialError::NoSpace { .. });
+        error
+    }
+
+    fn error_of(&self, error: io::Error) -> PartialError {
+        PartialError::of(&self.folder, self.missing_bytes(), error)
+    }
+}
+
+fn position(index: ChunkIndex) -> usize {
+    index.get() as usize
+}

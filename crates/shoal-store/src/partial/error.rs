@@ -1,0 +1,129 @@
+//! Why a download cannot go on, or cannot be completed.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use shoal_wire::Hash;
+
+use crate::folder::{Folder, FolderError};
+
+/// Why a partial cannot be opened, written or synced.
+#[derive(Debug, thiserror::Error)]
+pub enum PartialError {
+    /// Another download, perhaps of another process, is writing the same target.
+    #[error("another download is writing this file: wait for it or stop it")]
+    Busy,
+    /// The disk has too little room for what is missing.
+    #[error(
+        "the disk is full: {needed} bytes are needed, {available} are free; make room and resume"
+    )]
+    NoSpace {
+        /// What the missing chunks take, in bytes.
+        needed: u64,
+        /// What is free, in bytes.
+        available: u64,
+    },
+    /// This user may not write there, or the disk is mounted read-only.
+    #[error("{} may not be written: check its permissions and that its disk is writable", path.display())]
+    Denied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder does not exist, or exists no longer.
+    #[error("{} is gone: create it again or name another folder", path.display())]
+    FolderGone {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A link or something else that is not ours is where a folder or the part should be.
+    #[error("something else is in the way in {}: move it away", path.display())]
+    Blocked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The target has a name of the kind that unfinished files have.
+    #[error("this name is kept for unfinished files: ask for the file under another name")]
+    ReservedName,
+    /// The bytes do not lie inside the chunk, or the chunk is not yet verified.
+    #[error("the bytes lie outside the chunk or the chunk is not verified")]
+    OutOfChunk,
+    /// The hash list is of another file than this partial.
+    #[error("the hash list is of another file")]
+    WrongList,
+    /// The part was renamed, replaced or removed while it was written.
+    #[error("the unfinished file was taken away: download again")]
+    PartGone,
+    /// An earlier sync failed, so it is not known what is on the disk.
+    #[error("an earlier write to the disk failed: open the download again")]
+    Failed,
+    /// Something else failed.
+    #[error("{} cannot be written: check its disk", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl PartialError {
+    /// Sorts what the system answered; `needed` is what the missing chunks take, in bytes.
+    pub(super) fn of(folder: &Folder, needed: u64, source: io::Error) -> Self {
+        let path = folder.path().to_owned();
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace {
+                needed,
+                available: folder.free_bytes().unwrap_or(0),
+            },
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Self::Denied { path },
+            Some(Errno::NOENT) => Self::FolderGone { path },
+            Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO) => {
+                Self::Blocked { path }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+impl From<FolderError> for PartialError {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Missing { path } => Self::FolderGone { path },
+            FolderError::Denied { path } => Self::Denied { path },
+            FolderError::NotAFolder { path } => Self::Blocked { path },
+            FolderError::Other { path, source } => Self::Io { path, source },
+        }
+    }
+}
+
+/// Why a download was not given its final name; what was received stays on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// Something is at the target already and is not to be replaced.
+    #[error("a file of this name exists: move it away, or ask to replace it")]
+    TargetExists,
+    /// Chunks are missing.
+    #[error("{missing} chunks are missing: resume the download")]
+    Incomplete {
+        /// How many.
+        missing: u32,
+    },
+    /// The content is not what was asked for.
+    #[error("the content is {actual}, not {expected}: fetch it from another source")]
+    WrongRoot {
+        /// The root that was asked for.
+        expected: Hash,
+        /// The root of what was received.
+        actual: Hash,
+    },
+    /// The part was renamed, replaced or removed while it was written.
+    #[error("the unfinished file was taken away: download again")]
+    PartGone,
+    /// An earlier sync failed, so it is not known what is on the disk.
+    #[error("an earlier write to the disk failed: open the download again")]
+    Failed,
+    /// The disk refused.
+    #[error("the file cannot be completed: check the disk's room and permissions, then resume")]
+    Io(#[from] io::Error),
+}

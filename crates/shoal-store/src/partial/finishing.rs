@@ -1,0 +1,124 @@
+//! Completing a partial: attributes, sync, final name.
+//!
+//! The final name appears by a rename of the synced part, so it is absent or leads to the whole
+//! content. On any error the part stays under its own name, with its chunks recorded.
+
+use std::fs::{FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use rustix::io::Errno;
+use shoal_wire::Hash;
+
+use super::Partial;
+use super::disk;
+use super::error::FinishError;
+use crate::hashing;
+use crate::platform;
+
+/// What a completed file is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FinishOptions {
+    /// The root that the content must have, if it is known.
+    pub root: Option<Hash>,
+    /// Permission bits; only `0o777` of them are kept, and the owner can always read and write.
+    pub mode: u32,
+    /// Last modification, in nanoseconds since 1970-01-01 UTC.
+    pub mtime_ns: i64,
+    /// Whether a file that is at the target is replaced.
+    pub replace: bool,
+}
+
+impl Partial {
+    /// Gives the complete content its final name, durably, and returns its root.
+    ///
+    /// Chunks that were verified but not yet synced are synced with it.
+    ///
+    /// # Errors
+    /// When a chunk is missing, the root is another, or the target exists. The partial stays.
+    pub fn finish(mut self, options: &FinishOptions) -> Result<Hash, FinishError> {
+        if self.failed {
+            return Err(FinishError::Failed);
+        }
+        let outcome = self.checked_root(options).and_then(|root| {
+            self.complete(options)?;
+            Ok(root)
+        });
+        if outcome.is_err() {
+            self.keep();
+        }
+        outcome
+    }
+
+    fn checked_root(&self, options: &FinishOptions) -> Result<Hash, FinishError> {
+        let hashes: Vec<Hash> = self.hashes.iter().flatten().copied().collect();
+        let missing = self.hashes.len() - hashes.len();
+        let actual = hashing::root_of(&self.header.layout, &hashes);
+        let Some(actual) = actual else {
+            let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+            return Err(FinishError::Incomplete { missing });
+        };
+        let expected = [options.root, self.header.root];
+        match expected.into_iter().flatten().find(|root| *root != actual) {
+            Some(expected) => Err(FinishError::WrongRoot { expected, actual }),
+            None => Ok(actual),
+        }
+    }
+
+    fn complete(&self, options: &FinishOptions) -> Result<(), FinishError> {
+        if !disk::leads_to(&self.folder, &self.names.part, &self.part)? {
+            return Err(FinishError::PartGone);
+        }
+        let mode = (options.mode & 0o777) | 0o600;
+        self.part.set_permissions(Permissions::from_mode(mode))?;
+        let times = FileTimes::new().set_modified(time_of(options.mtime_ns));
+        self.part.set_times(times)?;
+        self.part.sync_all()?;
+        self.rename(options.replace)?;
+        platform::sync_folder(self.folder.handle())?;
+        // A state that a crash leaves behind is removed when the target is next opened.
+        if let Err(error) = disk::remove(&self.folder, &self.names.state) {
+            tracing::debug!(%error, "the state of a completed download was left behind");
+        }
+        Ok(())
+    }
+
+    fn rename(&self, replace: bool) -> Result<(), FinishError> {
+        let folder = self.folder.handle();
+        let (part, target) = (&self.names.part, &self.names.target);
+        let renamed = if replace {
+            rustix::fs::renameat(folder, part, folder, target).map_err(io::Error::from)
+        } else {
+            platform::rename_new(folder, part, target)
+        };
+        renamed.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY) => FinishError::TargetExists,
+            _ => FinishError::Io(error),
+        })
+    }
+
+    /// After an error: what is verified is recorded, and nobody else can read the part.
+    fn keep(&mut self) {
+        // After the rename the file is the user's, whatever failed then.
+        if !disk::leads_to(&self.folder, &self.names.part, &self.part).unwrap_or(false) {
+            return;
+        }
+        if let Err(error) = self.part.set_permissions(Permissions::from_mode(0o600)) {
+            tracing::debug!(%error, "the part's permissions could not be set back");
+        }
+        if let Err(error) = self.sync() {
+            tracing::warn!(%error, "verified chunks could not be recorded");
+        }
+    }
+}
+
+fn time_of(mtime_ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(mtime_ns.unsigned_abs());
+    let time = if mtime_ns < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,213 @@
+//! Opening a partial: the lock, what is resumed, what is begun anew.
+//!
+//! The part is the lock: whoever holds it, and sees the part's name still lead to it, may touch
+//! part and state. A part begun anew has no state until its first sync, and an old state is
+//! replaced or removed durably before the part it does not describe is written.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use shoal_wire::SafePath;
+
+use super::disk::{self, StateFile};
+use super::error::PartialError;
+use super::name::{Names, is_partial_name};
+use super::state::{Header, Recorded};
+use super::{Content, Partial};
+use crate::folder::Folder;
+use crate::platform;
+
+/// How often the part may vanish under us before the target counts as busy: each time, another
+/// process completed the same target between two of our calls.
+const OPEN_ATTEMPTS: u32 = 16;
+
+impl Partial {
+    /// Opens the partial of a target in `folder`, or begins one.
+    ///
+    /// Folders above the target are created. Chunks of the same content are resumed; a partial of
+    /// other content at the same target is replaced.
+    ///
+    /// # Errors
+    /// Before anything received is touched: when it is open elsewhere, when the disk has too
+    /// little room for what is missing, or when the folder cannot be used.
+    pub fn open(
+        folder: &Folder,
+        target: &SafePath,
+        content: &Content,
+    ) -> Result<Self, PartialError> {
+        if target.names().any(is_partial_name) {
+            return Err(PartialError::ReservedName);
+        }
+        let folder = match target.parent() {
+            Some(parent) => folder.open_or_create(&parent)?,
+            None => folder.clone(),
+        };
+        let names = Names::of(target.file_name());
+        let size = content.layout.size().bytes();
+        for _ in 0..OPEN_ATTEMPTS {
+            let found = find_part(&folder, &names)
+                .map_err(|error| PartialError::of(&folder, size, error))?;
+            let opened = match found {
+                Found::Locked(part) => Self::take_up(folder.clone(), names, part, content),
+                Found::Missing => {
+                    check_room(&folder, size, 0)?;
+                    match create_part(&folder, &names) {
+                        Ok(Some(part)) => Self::take_up(folder.clone(), names, part, content),
+                        Ok(None) => continue,
+                        Err(error) => Err(PartialError::of(&folder, size, error)),
+                    }
+                }
+                Found::Gone => continue,
+                Found::Busy => Err(PartialError::Busy),
+                Found::Foreign => Err(PartialError::Blocked {
+                    path: folder.path().to_owned(),
+                }),
+            };
+            return opened;
+        }
+        Err(PartialError::Busy)
+    }
+
+    /// Goes on from a locked part: resumes it if its state is of this content, else clears it.
+    fn take_up(
+        folder: Folder,
+        names: Names,
+        part: File,
+        content: &Content,
+    ) -> Result<Self, PartialError> {
+        let size = content.layout.size().bytes();
+        let failed = |error| PartialError::of(&folder, size, error);
+        let read = StateFile::read(&folder, &names, &content.layout).map_err(failed)?;
+        let metadata = part.metadata().map_err(failed)?;
+        match read {
+            Some((state, recorded)) if recorded.header.is_of(content) => {
+                let mut partial = Self::new(folder, names, part, recorded.header.clone());
+                partial.state = Some(state);
+                partial.resume(&recorded, metadata.len())?;
+                Ok(partial)
+            }
+            old => {
+                // The blocks of the part that is replaced become free.
+                check_room(&folder, size, metadata.blocks().saturating_mul(512))?;
+                if old.is_some_and(|(_, recorded)| !recorded.chunks.is_empty()) {
+                    tracing::info!(
+                        folder = %folder.path().display(),
+                        "an unfinished download of other content is replaced"
+                    );
+                }
+                let partial = Self::new(folder, names, part, Header::of(content));
+                partial
+                    .clear()
+                    .map_err(|error| PartialError::of(&partial.folder, size, error))?;
+                Ok(partial)
+            }
+        }
+    }
+
+    /// Makes the part all zeros and removes a state that does not describe it.
+    fn clear(&self) -> io::Result<()> {
+        if disk::remove(&self.folder, &self.names.state)? {
+            platform::sync_folder(self.folder.handle())?;
+        }
+        self.part.set_permissions(Permissions::from_mode(0o600))?;
+        self.part.set_len(0)?;
+        self.part.set_len(self.header.layout.size().bytes())
+    }
+
+    fn resume(&mut self, recorded: &Recorded, part_bytes: u64) -> Result<(), PartialError> {
+        for (index, hash) in &recorded.chunks {
+            self.hashes[index.get() as usize] = Some(*hash);
+            self.mark_durable(*index);
+        }
+        let size = self.header.layout.size().bytes();
+        let needed = self.missing_bytes();
+        let prepared = (|| {
+            self.part.set_permissions(Permissions::from_mode(0o600))?;
+            if part_bytes != size {
+                self.part.set_len(size)?;
+            }
+            self.clear_missing()
+        })();
+        prepared.map_err(|error| PartialError::of(&self.folder, needed, error))?;
+        if part_bytes != size {
+            let dropped = self.reverify()?;
+            tracing::warn!(
+                folder = %self.folder.path().display(),
+                dropped,
+                "an unfinished download had another length and was verified again"
+            );
+        }
+        check_room(&self.folder, self.missing_bytes(), 0)
+    }
+}
+
+enum Found {
+    Locked(File),
+    Missing,
+    Gone,
+    Busy,
+    Foreign,
+}
+
+fn find_part(folder: &Folder, names: &Names) -> io::Result<Found> {
+    let opened = platform::open_name(folder.handle(), &names.part, OFlags::RDWR, 0);
+    let part = match opened {
+        Ok(part) => part,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(error) => return Err(error),
+    };
+    if !part.metadata()?.is_file() {
+        return Ok(Found::Foreign);
+    }
+    if !lock(&part)? {
+        return Ok(Found::Busy);
+    }
+    if !disk::leads_to(folder, &names.part, &part)? {
+        return Ok(Found::Gone);
+    }
+    if part.metadata()?.nlink() > 1 {
+        // A crash between the two steps of a rename: the other name has the finished file.
+        disk::remove(folder, &names.part)?;
+        return Ok(Found::Gone);
+    }
+    Ok(Found::Locked(part))
+}
+
+/// Creates and locks the part; `None` if another process was faster.
+fn create_part(folder: &Folder, names: &Names) -> io::Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    let part = match platform::open_name(folder.handle(), &names.part, flags, 0o600) {
+        Ok(part) => part,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !lock(&part)? || !disk::leads_to(folder, &names.part, &part)? {
+        return Ok(None);
+    }
+    if disk::remove(folder, &names.state)? {
+        platform::sync_folder(folder.handle())?;
+    }
+    Ok(Some(part))
+}
+
+fn lock(part: &File) -> io::Result<bool> {
+    match rustix::fs::flock(part, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_room(folder: &Folder, needed: u64, reclaimed: u64) -> Result<(), PartialError> {
+    let free = folder
+        .free_bytes()
+        .map_err(|error| PartialError::of(folder, needed, error))?;
+    let available = free.saturating_add(reclaimed);
+    if needed > available {
+        return Err(PartialError::NoSpace { needed, available });
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! The Linux calls: `openat2`, `renameat2`, `fallocate`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Flags to open something only to ask what it is: nothing happens to a device or a pipe.
+pub(crate) const PROBE_FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Opens a relative path beneath a folder; a link anywhere in it is an error.
+pub(crate) fn open_beneath(
+    folder: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> io::Result<OwnedFd> {
+    const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+        .union(ResolveFlags::NO_SYMLINKS)
+        .union(ResolveFlags::NO_MAGICLINKS);
+    match rustix::fs::openat2(folder, path, flags, Mode::empty(), RESOLVE) {
+        Ok(opened) => Ok(opened),
+        // Kernels before 5.6 lack the call; some container filters answer EPERM for it.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => super::walk_beneath(folder, path, flags),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Renames within a folder; fails if `to` is taken.
+pub(crate) fn rename_new(folder: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
+    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS) => super::link_then_unlink(folder, from, to),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Turns a range of a file into zeros that take no space; `false` if the file system cannot.
+pub(crate) fn punch_hole(file: &File, offset: u64, len_bytes: u64) -> io::Result<bool> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, flags, offset, len_bytes) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

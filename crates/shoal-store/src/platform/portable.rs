@@ -1,0 +1,32 @@
+//! The same as on Linux, in POSIX calls: step by step, and without holes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::OFlags;
+
+/// Flags to open something only to ask what it is.
+pub(crate) const PROBE_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// Opens a relative path beneath a folder; a link anywhere in it is an error.
+pub(crate) fn open_beneath(
+    folder: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> io::Result<OwnedFd> {
+    super::walk_beneath(folder, path, flags)
+}
+
+/// Renames within a folder; fails if `to` is taken.
+pub(crate) fn rename_new(folder: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
+    super::link_then_unlink(folder, from, to)
+}
+
+/// Turns a range of a file into zeros that take no space; `false` because there is no portable way.
+pub(crate) fn punch_hole(_file: &File, _offset: u64, _len_bytes: u64) -> io::Result<bool> {
+    Ok(false)
+}
