@@ -1,0 +1,34 @@
+//! The direct lane: one UDP socket per process, QUIC links between nodes that know each other.
+//!
+//! Owns the node's [`Identity`], the handshake (TLS 1.3 both ways, Ed25519 node certificates, or
+//! a server's X.509 certificate), the transport settings chosen per path, and the framing of
+//! messages on a stream. It does not decide whom to talk to, what to ask, or what to do with the
+//! answer. It alone names the QUIC library.
+//!
+//! Invariant: a [`Link`] that exists has proven who is at its other end, in the way that the
+//! dialer's [`Trust`] asked for; whoever dials has always shown a node certificate.
+//!
+//! Start at [`Endpoint::bind`], then [`Endpoint::dial`] and [`Endpoint::accept`].
+
+mod accept;
+mod certificate;
+mod congestion;
+mod dial;
+mod endpoint;
+mod identity;
+mod link;
+mod socket;
+mod stream;
+mod tls;
+mod transport;
+mod trust;
+
+pub use certificate::{CertificateError, RootSet, ServerCertificate, self_signed};
+pub use dial::{Dial, DialError};
+pub use endpoint::{Endpoint, EndpointConfig};
+pub use identity::{Identity, IdentityError};
+pub use link::{Link, LinkError, LivePath, PathKind};
+pub use socket::BindError;
+pub use stream::{HearError, RecvStream, SayError, SendStream, Stream, StreamError};
+pub use tls::Protocol;
+pub use trust::Trust;

@@ -1,0 +1,198 @@
+//! The endpoint: the process's one socket, in both roles.
+//!
+//! Owns the socket, the node's certificate, and the task that completes incoming handshakes. It
+//! keeps no list of links: whoever dials or accepts one keeps it. Dropping the last clone stops
+//! the accepting; [`Endpoint::close`] also says goodbye to every link.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use noq::crypto::rustls::QuicServerConfig;
+use noq::{TokioRuntime, VarInt};
+use rustls::sign::CertifiedKey;
+use shoal_wire::{NodeId, Refusal};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::accept::{self, Acceptor};
+use crate::certificate::ServerCertificate;
+use crate::identity::Identity;
+use crate::link::Link;
+use crate::socket::{self, BindError, Family, canonical};
+use crate::tls::{self, Protocol};
+use crate::transport::{RECEIVED_MTU_BYTES, Transports};
+
+/// How long [`Endpoint::close`] waits for its goodbyes to leave.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What an endpoint is made from.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// Where to bind; `[::]` takes IPv4 as well, port 0 takes any free one.
+    pub bind: SocketAddr,
+    /// The node's key.
+    pub identity: Identity,
+    /// What to show to dialers that do not pin a node id.
+    pub certificate: Option<ServerCertificate>,
+    /// Protocols to answer; with none, nobody can dial in.
+    pub accept: Vec<Protocol>,
+}
+
+/// A node's place on the network: dials and accepts links on one UDP port.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) quic: noq::Endpoint,
+    pub(crate) family: Family,
+    pub(crate) transports: Transports,
+    pub(crate) node_certificate: Arc<CertifiedKey>,
+    pub(crate) goodbye: Arc<OnceLock<Refusal>>,
+    identity: Identity,
+    local_addr: SocketAddr,
+    ready: Mutex<mpsc::Receiver<Link>>,
+    closing: CancellationToken,
+    _stops_accepting: DropGuard,
+}
+
+impl Endpoint {
+    /// Binds the socket and starts to answer the protocols in `config.accept`.
+    ///
+    /// # Errors
+    /// When the address cannot be had or the identity does not fit TLS; see [`BindError`].
+    #[expect(
+        clippy::unused_async,
+        reason = "needs a running runtime, which a caller in async code has for certain"
+    )]
+    pub async fn bind(config: EndpointConfig) -> Result<Self, BindError> {
+        let tls_failed = |reason| BindError::Tls { reason };
+        let node_certificate = config.identity.certified_key().map_err(tls_failed)?;
+        let answering = tls::answering(
+            Arc::clone(&node_certificate),
+            config.certificate.map(|own| own.certified),
+            &config.accept,
+        )
+        .map_err(tls_failed)?;
+
+        let (socket, family) = socket::bind(config.bind)?;
+        let failed = |source| BindError::Socket {
+            address: config.bind,
+            source,
+        };
+        let mut quic_config = noq::EndpointConfig::default();
+        quic_config
+            .max_udp_payload_size(RECEIVED_MTU_BYTES)
+            .map_err(|error| BindError::Tls {
+                reason: error.to_string(),
+            })?;
+        let transports = Transports::new();
+        let servers = (!config.accept.is_empty()).then(|| servers(answering, &transports));
+        let quic = noq::Endpoint::new(
+            quic_config,
+            servers
+                .as_ref()
+                .map(|servers| servers.elsewhere.as_ref().clone()),
+            socket,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(failed)?;
+
+        let goodbye = Arc::new(OnceLock::new());
+        let closing = CancellationToken::new();
+        let ready = match servers {
+            Some(servers) => accept::start(Acceptor {
+                quic: quic.clone(),
+                servers,
+                goodbye: Arc::clone(&goodbye),
+                closing: closing.clone(),
+            }),
+            None => mpsc::channel(1).1,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                local_addr: canonical(quic.local_addr().map_err(failed)?),
+                quic,
+                family,
+                transports,
+                node_certificate,
+                goodbye,
+                identity: config.identity,
+                ready: Mutex::new(ready),
+                _stops_accepting: closing.clone().drop_guard(),
+                closing,
+            }),
+        })
+    }
+
+    /// Where the socket is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.identity.node_id()
+    }
+
+    /// This node's key.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// The next link that another node dialled, its handshake complete; `None` once the endpoint
+    /// is closed, or at once when it answers no protocol. May be dropped and called again.
+    pub async fn accept(&self) -> Option<Link> {
+        let mut ready = self.inner.ready.lock().await;
+        tokio::select! {
+            biased;
+            () = self.inner.closing.cancelled() => None,
+            link = ready.recv() => link,
+        }
+    }
+
+    /// Closes every link with the reason and waits, at most a second, for the goodbyes to leave.
+    /// The first call's reason counts.
+    pub async fn close(&self, refusal: Refusal) {
+        let said = *self.inner.goodbye.get_or_init(|| refusal);
+        self.inner.closing.cancel();
+        self.inner
+            .quic
+            .close(VarInt::from_u32(said.code()), said.text().as_bytes());
+        // A peer that does not answer must not keep the process from ending.
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, self.inner.quic.wait_all_draining()).await;
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("node_id", &self.node_id())
+            .field("local_addr", &self.inner.local_addr)
+            .finish()
+    }
+}
+
+/// The answering settings for each kind of path; both take the same address validation tokens.
+pub(crate) struct Servers {
+    pub(crate) same_host: Arc<noq::ServerConfig>,
+    pub(crate) elsewhere: Arc<noq::ServerConfig>,
+}
+
+fn servers(answering: QuicServerConfig, transports: &Transports) -> Servers {
+    let mut elsewhere = noq::ServerConfig::with_crypto(Arc::new(answering));
+    elsewhere
+        .transport_config(transports.for_path(false))
+        .max_incoming(accept::PENDING_MAX)
+        .incoming_buffer_size(accept::INCOMING_BYTES)
+        .incoming_buffer_size_total(accept::INCOMING_BYTES * accept::PENDING_MAX as u64);
+    let mut same_host = elsewhere.clone();
+    same_host.transport_config(transports.for_path(true));
+    Servers {
+        same_host: Arc::new(same_host),
+        elsewhere: Arc::new(elsewhere),
+    }
+}

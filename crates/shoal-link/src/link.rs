@@ -1,0 +1,278 @@
+//! A link: one live connection to one node, on which either side opens streams.
+//!
+//! Owns the connection's ending (who closed it, with which number) and what is known of its path.
+//! It does not reconnect, and it does not speak: streams do. When the last handle of a link and
+//! its streams is dropped, the other side sees it closed with [`Refusal::Done`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use noq::{Connection, ConnectionError, PathId, Side, TransportErrorCode, VarInt};
+use rustls_pki_types::CertificateDer;
+use shoal_wire::{NodeId, Refusal};
+
+use crate::identity::node_id_in;
+use crate::socket::canonical;
+use crate::stream::Stream;
+use crate::tls::Protocol;
+use crate::transport;
+
+/// TLS alerts by which the other side turns a certificate down (RFC 8446 section 6).
+const CERTIFICATE_ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 51, 116];
+/// The TLS alert for "none of these protocols" (RFC 7301 section 3.2).
+const NO_PROTOCOL_ALERT: u8 = 120;
+
+/// Why a link is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The other side closed it, and says why.
+    #[error("the other side closed the link: {0}")]
+    ClosedByPeer(Refusal),
+    /// This side closed it.
+    #[error("the link was closed here: {0}")]
+    ClosedHere(Refusal),
+    /// Nothing was heard for the idle time-out.
+    #[error("the other side has gone silent")]
+    TimedOut,
+    /// The other side does not know the link any more, as after a restart.
+    #[error("the other side has restarted and forgot the link")]
+    Reset,
+    /// The connection broke in another way.
+    #[error("the link broke: {0}")]
+    Lost(String),
+}
+
+impl LinkError {
+    /// The number with which either side closed the link.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::ClosedByPeer(refusal) | Self::ClosedHere(refusal) => Some(*refusal),
+            Self::TimedOut | Self::Reset | Self::Lost(_) => None,
+        }
+    }
+}
+
+/// How the datagrams of a link travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PathKind {
+    /// Straight to the other side's address.
+    Direct,
+}
+
+/// What is known of a link's path at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LivePath {
+    /// How the datagrams travel.
+    pub kind: PathKind,
+    /// Where they go; IPv4 is always spelled as IPv4.
+    pub remote: SocketAddr,
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Packets declared lost so far, probes for larger datagrams included.
+    pub lost_packets: u64,
+    /// Largest datagram that the path takes, in bytes.
+    pub mtu_bytes: u16,
+}
+
+/// What this side said when it closed: the link by itself, or the whole endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Goodbye {
+    of_link: OnceLock<Refusal>,
+    of_endpoint: Arc<OnceLock<Refusal>>,
+}
+
+impl Goodbye {
+    pub(crate) fn explain(&self, error: ConnectionError) -> LinkError {
+        match error {
+            ConnectionError::LocallyClosed => {
+                let said = self.of_link.get().or_else(|| self.of_endpoint.get());
+                LinkError::ClosedHere(said.copied().unwrap_or(Refusal::Done))
+            }
+            ConnectionError::ApplicationClosed(close) => {
+                LinkError::ClosedByPeer(refusal_of(close.error_code))
+            }
+            ConnectionError::ConnectionClosed(close) => {
+                match refusal_of_transport(close.error_code) {
+                    Some(refusal) => LinkError::ClosedByPeer(refusal),
+                    None => LinkError::Lost(close.to_string()),
+                }
+            }
+            ConnectionError::TimedOut => LinkError::TimedOut,
+            ConnectionError::Reset => LinkError::Reset,
+            other => LinkError::Lost(other.to_string()),
+        }
+    }
+}
+
+/// A live connection to another node.
+#[derive(Clone)]
+pub struct Link {
+    connection: Connection,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    remote_id: Option<NodeId>,
+    protocol: Protocol,
+    first_remote: SocketAddr,
+    goodbye: Arc<Goodbye>,
+}
+
+impl Link {
+    /// Wraps a connection whose handshake is over. `None` when it speaks no protocol of ours.
+    pub(crate) fn new(
+        connection: Connection,
+        remote: SocketAddr,
+        endpoint_goodbye: Arc<OnceLock<Refusal>>,
+    ) -> Option<Self> {
+        let protocol = connection
+            .handshake_data()?
+            .downcast::<noq::crypto::rustls::HandshakeData>()
+            .ok()
+            .and_then(|data| Protocol::from_alpn(data.protocol.as_deref()?))?;
+        let remote_id = connection
+            .peer_identity()
+            .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .and_then(|chain| node_id_in(chain.first()?));
+        let goodbye = Goodbye {
+            of_link: OnceLock::new(),
+            of_endpoint: endpoint_goodbye,
+        };
+        Some(Self {
+            connection,
+            shared: Arc::new(Shared {
+                remote_id,
+                protocol,
+                first_remote: canonical(remote),
+                goodbye: Arc::new(goodbye),
+            }),
+        })
+    }
+
+    /// The proven id of the other node, `None` when a server showed an X.509 certificate instead.
+    pub fn remote_id(&self) -> Option<NodeId> {
+        self.shared.remote_id
+    }
+
+    /// What the link is for.
+    pub fn protocol(&self) -> Protocol {
+        self.shared.protocol
+    }
+
+    /// Whether this side dialled.
+    pub fn is_dialer(&self) -> bool {
+        self.connection.side() == Side::Client
+    }
+
+    /// Opens a stream in both directions, waiting while the other side allows no more. The other
+    /// side learns of it with the first bytes written.
+    ///
+    /// # Errors
+    /// When the link is over.
+    pub async fn open(&self) -> Result<Stream, LinkError> {
+        match self.connection.open_bi().await {
+            Ok((send, recv)) => Ok(Stream::new(send, recv, &self.shared.goodbye)),
+            Err(error) => Err(self.shared.goodbye.explain(error)),
+        }
+    }
+
+    /// Waits for the next stream that the other side opens. May be dropped and called again.
+    ///
+    /// # Errors
+    /// When the link is over.
+    pub async fn accept(&self) -> Result<Stream, LinkError> {
+        match self.connection.accept_bi().await {
+            Ok((send, recv)) => Ok(Stream::new(send, recv, &self.shared.goodbye)),
+            Err(error) => Err(self.shared.goodbye.explain(error)),
+        }
+    }
+
+    /// Closes the link at once, with the reason; what is not acknowledged yet is lost.
+    pub fn close(&self, refusal: Refusal) {
+        if self.connection.close_reason().is_none() {
+            // The first goodbye is the one that was said.
+            let _ = self.shared.goodbye.of_link.set(refusal);
+        }
+        self.connection
+            .close(VarInt::from_u32(refusal.code()), refusal.text().as_bytes());
+    }
+
+    /// Waits until the link is over, and says why.
+    pub async fn closed(&self) -> LinkError {
+        let error = self.connection.closed().await;
+        self.shared.goodbye.explain(error)
+    }
+
+    /// Why the link is over, `None` while it lives.
+    pub fn close_reason(&self) -> Option<LinkError> {
+        let error = self.connection.close_reason()?;
+        Some(self.shared.goodbye.explain(error))
+    }
+
+    /// What is known of the path now.
+    pub fn path(&self) -> LivePath {
+        let path = self.connection.path(PathId::ZERO);
+        let remote = path
+            .as_ref()
+            .and_then(|path| path.remote_address().ok())
+            .map_or(self.shared.first_remote, canonical);
+        let stats = path.map(|path| path.stats()).unwrap_or_default();
+        LivePath {
+            kind: PathKind::Direct,
+            remote,
+            rtt: stats.rtt,
+            lost_packets: stats.lost_packets,
+            mtu_bytes: stats.current_mtu,
+        }
+    }
+
+    /// Raises the receive window and the number of streams from what a stranger gets to what a
+    /// known peer gets. Call it once the other side is known and welcome.
+    pub fn widen(&self) {
+        transport::widen(&self.connection);
+    }
+
+    /// Key material that only the two ends of this link can compute (RFC 8446 section 7.5), the
+    /// same at both. `None` when the exporter refuses, which a finished handshake rules out.
+    pub fn export_key(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        let mut key = [0; 32];
+        self.connection
+            .export_keying_material(&mut key, label, context)
+            .ok()?;
+        Some(key)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("remote_id", &self.shared.remote_id)
+            .field("protocol", &self.shared.protocol)
+            .field("remote", &self.shared.first_remote)
+            .field("is_dialer", &self.is_dialer())
+            .finish()
+    }
+}
+
+pub(crate) fn refusal_of(code: VarInt) -> Refusal {
+    Refusal::from_code(code.into_inner())
+}
+
+/// What a close by the other side's transport or TLS layer means in our numbers.
+pub(crate) fn refusal_of_transport(code: TransportErrorCode) -> Option<Refusal> {
+    if code == TransportErrorCode::CONNECTION_REFUSED {
+        return Some(Refusal::Flooded);
+    }
+    if code == TransportErrorCode::crypto(NO_PROTOCOL_ALERT) {
+        return Some(Refusal::VersionUnsupported);
+    }
+    CERTIFICATE_ALERTS
+        .into_iter()
+        .any(|alert| code == TransportErrorCode::crypto(alert))
+        .then_some(Refusal::WrongIdentity)
+}
