@@ -4,13 +4,13 @@
 //! machines of `shoal-core`. [`peer::Peer`] puts the parts together as the peer daemon; the server
 //! and one-shot commands use the same parts by themselves. Only [`tasks`] spawns.
 
-// pub mod fetch;
-// pub mod peer;
-// pub mod plan;
-// pub mod provide;
-// pub mod requests;
-// pub mod session;
-// pub mod share;
-// pub mod state;
-// pub mod tasks;
-// pub mod transfers;
+pub mod fetch;
+pub mod peer;
+pub mod plan;
+pub mod provide;
+pub mod requests;
+pub mod session;
+pub mod share;
+pub mod state;
+pub mod tasks;
+pub mod transfers;

@@ -276,7 +276,7 @@ impl Script {
             source: Source::Root(self.list.root()),
             layout: self.layout,
         };
-        Partial::open(&folder, &target, &content).expect("opened")
+        Partial::open(&folder, &target, &content, None).expect("opened")
     }
 
     fn options(&self) -> FinishOptions {

@@ -329,7 +329,7 @@ fn a_file_that_does_not_fit_is_refused_before_anything_is_written() {
     if folder.free_bytes().expect("asked") >= 15 << 40 {
         return;
     }
-    let refused = Partial::open(&folder, &path("file"), &content);
+    let refused = Partial::open(&folder, &path("file"), &content, None);
     let Err(PartialError::NoSpace { needed, available }) = refused else {
         panic!("15 TiB were taken on");
     };
@@ -481,7 +481,7 @@ impl Sample {
         source: Source,
     ) -> Result<Partial, PartialError> {
         let layout = self.layout;
-        Partial::open(folder, &path(target), &Content { source, layout })
+        Partial::open(folder, &path(target), &Content { source, layout }, None)
     }
 
     fn index(&self, at: u32) -> ChunkIndex {

@@ -16,7 +16,7 @@ use super::disk::{self, StateFile};
 use super::error::PartialError;
 use super::name::{Names, is_partial_name};
 use super::state::{Header, Recorded};
-use super::{Content, Partial};
+use super::{Content, Partial, Source};
 use crate::folder::Folder;
 use crate::platform;
 
@@ -27,8 +27,9 @@ const OPEN_ATTEMPTS: u32 = 16;
 impl Partial {
     /// Opens the partial of a target in `folder`, or begins one.
     ///
-    /// Folders above the target are created. Chunks of the same content are resumed; a partial of
-    /// other content at the same target is replaced.
+    /// Folders above the target are created. Chunks of the same content are resumed, also those
+    /// of a partial that was begun from `also`, another source of it; a partial of other content
+    /// at the same target is replaced.
     ///
     /// # Errors
     /// Before anything received is touched: when it is open elsewhere, when the disk has too
@@ -37,6 +38,7 @@ impl Partial {
         folder: &Folder,
         target: &SafePath,
         content: &Content,
+        also: Option<Source>,
     ) -> Result<Self, PartialError> {
         if target.names().any(is_partial_name) {
             return Err(PartialError::ReservedName);
@@ -51,11 +53,13 @@ impl Partial {
             let found = find_part(&folder, &names)
                 .map_err(|error| PartialError::of(&folder, size, error))?;
             let opened = match found {
-                Found::Locked(part) => Self::take_up(folder.clone(), names, part, content),
+                Found::Locked(part) => Self::take_up((folder.clone(), names, part), content, also),
                 Found::Missing => {
                     check_room(&folder, size, 0)?;
                     match create_part(&folder, &names) {
-                        Ok(Some(part)) => Self::take_up(folder.clone(), names, part, content),
+                        Ok(Some(part)) => {
+                            Self::take_up((folder.clone(), names, part), content, also)
+                        }
                         Ok(None) => continue,
                         Err(error) => Err(PartialError::of(&folder, size, error)),
                     }
@@ -73,17 +77,20 @@ impl Partial {
 
     /// Goes on from a locked part: resumes it if its state is of this content, else clears it.
     fn take_up(
-        folder: Folder,
-        names: Names,
-        part: File,
+        (folder, names, part): (Folder, Names, File),
         content: &Content,
+        also: Option<Source>,
     ) -> Result<Self, PartialError> {
         let size = content.layout.size().bytes();
         let failed = |error| PartialError::of(&folder, size, error);
         let read = StateFile::read(&folder, &names, &content.layout).map_err(failed)?;
         let metadata = part.metadata().map_err(failed)?;
+        let layout = content.layout;
+        let also = also.map(|source| Content { source, layout });
+        let is_resumed =
+            |header: &Header| header.is_of(content) || also.is_some_and(|also| header.is_of(&also));
         match read {
-            Some((state, recorded)) if recorded.header.is_of(content) => {
+            Some((state, recorded)) if is_resumed(&recorded.header) => {
                 let mut partial = Self::new(folder, names, part, recorded.header.clone());
                 partial.state = Some(state);
                 partial.resume(&recorded, metadata.len())?;

@@ -1,0 +1,189 @@
+//! Fetching one file: the receiver's half of a transfer.
+//!
+//! [`Fetcher::fetch`] tries the sources of a file one after the other until it is whole. What a
+//! source sends is verified chunk by chunk, kept in a partial beside the target, acknowledged once
+//! it is durable, and given its final name at the end. A source that sends a wrong chunk is named
+//! and not asked again. Whatever ends a fetch early, the next one goes on where it stopped.
+
+mod disk;
+mod error;
+mod links;
+mod receive;
+mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_link::{Endpoint, Link};
+use shoal_store::folder::Folder;
+use shoal_wire::message::{Outcome, Provider};
+use shoal_wire::{Refusal, SafePath};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::links::Links;
+use self::receive::Attempt;
+use crate::share::Share;
+use crate::tasks::Tasks;
+use crate::transfers::{State, Transfer};
+
+pub use error::FetchError;
+
+/// Files fetched at once: enough to hide a round trip and a disk sync per small file.
+const FILES_AT_ONCE: usize = 16;
+/// Wait before sources that were lost are tried again, as long as each round brings something.
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a file can be had.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The node, its addresses, its version of the file and the grant for it.
+    pub provider: Provider,
+    /// A link that is already there (the server's); without it the node is dialed.
+    pub link: Option<Link>,
+}
+
+/// One file to fetch.
+#[derive(Debug, Clone)]
+pub struct FetchJob {
+    /// Who has it, best first: all of the same content.
+    pub sources: Vec<Source>,
+    /// The folder that receives it.
+    pub folder: Folder,
+    /// Where in that folder.
+    pub target: SafePath,
+    /// Whether a different file that is there is replaced.
+    pub overwrite: bool,
+    /// What counts its progress and can cancel it.
+    pub transfer: Transfer,
+}
+
+/// A file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whether it had to be fetched.
+    pub outcome: Outcome,
+    /// Its size, in bytes.
+    pub total_bytes: u64,
+}
+
+/// Fetches files for this node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    links: Arc<Links>,
+    tasks: Tasks,
+    share: Option<Share>,
+}
+
+impl Fetcher {
+    /// Dials from `endpoint`. `share`, if any, learns the hashes of what arrives.
+    pub fn new(endpoint: Endpoint, tasks: Tasks, share: Option<Share>) -> Self {
+        Self {
+            links: Arc::new(Links::new(endpoint)),
+            tasks,
+            share,
+        }
+    }
+
+    /// Fetches one file, to the end or to the first reason that no source can mend. What became
+    /// of it is also said to the job's transfer.
+    ///
+    /// # Errors
+    /// What stands in the way; whatever has arrived stays on disk for the next try.
+    pub async fn fetch(&self, job: FetchJob) -> Result<Fetched, FetchError> {
+        let fetched = self.try_sources(&job).await;
+        job.transfer.ended(match &fetched {
+            Ok(fetched) => State::Done(fetched.outcome),
+            Err(error) => State::Failed(error.refusal()),
+        });
+        fetched
+    }
+
+    /// Fetches many files, some at a time, and tells of each as it ends, by its position.
+    pub async fn fetch_all(
+        &self,
+        jobs: Vec<FetchJob>,
+        mut ended: impl FnMut(usize, Result<Fetched, FetchError>),
+    ) {
+        let slots = Arc::new(Semaphore::new(FILES_AT_ONCE));
+        let (results, mut arrived) = mpsc::channel(FILES_AT_ONCE);
+        let fetcher = self.clone();
+        self.tasks.spawn(async move {
+            for (position, job) in jobs.into_iter().enumerate() {
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
+                let (fetcher, results) = (fetcher.clone(), results.clone());
+                let tasks = fetcher.tasks.clone();
+                tasks.spawn(async move {
+                    let result = fetcher.fetch(job).await;
+                    // Whoever asked may have stopped listening.
+                    let _ = results.send((position, result)).await;
+                    drop(slot);
+                });
+            }
+        });
+        while let Some((position, result)) = arrived.recv().await {
+            ended(position, result);
+        }
+    }
+
+    async fn try_sources(&self, job: &FetchJob) -> Result<Fetched, FetchError> {
+        let mut sources: Vec<&Source> = job.sources.iter().collect();
+        let mut last = FetchError::NoSource;
+        loop {
+            let before = job.transfer.snapshot().durable_bytes;
+            let mut remaining = Vec::new();
+            for source in sources {
+                let error = match self.try_source(job, source).await {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(error) => error,
+                };
+                if error.is_final() {
+                    return Err(error);
+                }
+                let provider = &source.provider;
+                tracing::warn!(peer = %provider.name, node = %provider.node, path = %provider.entry.path, %error, "source failed");
+                if error.may_pass() {
+                    remaining.push(source);
+                }
+                last = error;
+            }
+            let progressed = job.transfer.snapshot().durable_bytes > before;
+            if remaining.is_empty() || !progressed {
+                return Err(last);
+            }
+            sources = remaining;
+            tokio::select! {
+                () = tokio::time::sleep(ROUND_PAUSE) => {}
+                () = job.transfer.cancelled() => return Err(FetchError::Cancelled),
+            }
+        }
+    }
+
+    async fn try_source(&self, job: &FetchJob, source: &Source) -> Result<Fetched, FetchError> {
+        let provider = &source.provider;
+        job.transfer.joined(&provider.name);
+        job.transfer.sized(provider.entry.size.bytes());
+        let attempt = Attempt {
+            job,
+            provider,
+            tasks: &self.tasks,
+            share: self.share.as_ref(),
+        };
+        if let Some(link) = &source.link {
+            return attempt.run(link).await;
+        }
+        let leased = tokio::select! {
+            leased = self.links.lease(provider) => leased,
+            () = job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        };
+        let lease = leased.map_err(|reason| FetchError::Unreachable {
+            peer: provider.name.clone(),
+            reason: reason.to_string(),
+        })?;
+        match lease.link() {
+            Some(link) => attempt.run(link).await,
+            None => Err(FetchError::refused(provider, Refusal::Unreachable, "")),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! One try at one source: request, hash list, chunks, completion.
+
+use std::time::Duration;
+
+use shoal_link::{Link, RecvStream, SendStream, Stream};
+use shoal_store::hashing::HashList;
+use shoal_store::partial::{Content, FinishOptions, Source};
+use shoal_wire::message::{FileRequest, Outcome, Provider};
+use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, FileEntry, Hash, Refusal};
+
+use super::disk::{Disk, Piece, StoreError};
+use super::error::FetchError;
+use super::target::{self, Target};
+use super::{FetchJob, Fetched};
+use crate::requests::{REQUEST_DEADLINE, answer, converse};
+use crate::share::Share;
+use crate::tasks::Tasks;
+
+/// How long a source may send nothing before it counts as lost.
+const STALL_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest stretch of a chunk that is held in memory, in bytes. Chunks of files up to 256 GiB are
+/// no longer, and so are verified before they are written.
+const PIECE_MAX_BYTES: u64 = 16 << 20;
+/// How long the last words to a source may take to arrive before the stream is left.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// One try at one source.
+pub(super) struct Attempt<'a> {
+    pub(super) job: &'a FetchJob,
+    pub(super) provider: &'a Provider,
+    pub(super) tasks: &'a Tasks,
+    pub(super) share: Option<&'a Share>,
+}
+
+impl Attempt<'_> {
+    /// Fetches what is missing from the source at the other end of `link`.
+    pub(super) async fn run(&self, link: &Link) -> Result<Fetched, FetchError> {
+        let mut stream = self.request(link).await?;
+        let received = self.receive(&mut stream).await;
+        match &received {
+            Ok(fetched) => self.farewell(&mut stream, fetched.outcome).await,
+            Err(error) => {
+                let refusal = error.refusal();
+                stream.send.reset(refusal);
+                stream.recv.stop(refusal);
+            }
+        }
+        received
+    }
+
+    async fn request(&self, link: &Link) -> Result<Stream, FetchError> {
+        let request = Communication::FileRequest(FileRequest {
+            path: self.provider.entry.path.clone(),
+            hash: self.provider.entry.hash,
+            grant: self.provider.grant.clone(),
+        });
+        converse(link, &request)
+            .await
+            .map_err(|error| FetchError::of_request(self.provider, error))
+    }
+
+    async fn receive(&self, stream: &mut Stream) -> Result<Fetched, FetchError> {
+        let entry = self.hear_entry(stream).await?;
+        let layout = ChunkLayout::of(entry.size);
+        let total_bytes = entry.size.bytes();
+        self.job.transfer.sized(total_bytes);
+        let list = self.hear_list(stream, &entry, layout).await?;
+        let there = self.look_at_target(&entry).await;
+        match there {
+            Target::Same(hash) => {
+                self.job.transfer.restarted(total_bytes);
+                let outcome = Outcome::UpToDate(hash);
+                return Ok(Fetched {
+                    outcome,
+                    total_bytes,
+                });
+            }
+            Target::Different if !self.job.overwrite => return Err(self.target_exists()),
+            Target::Different | Target::SameSize | Target::Absent => {}
+        }
+        let mut disk = self.open_disk(&entry, layout, list.clone()).await?;
+        self.job.transfer.restarted(disk.durable_bytes());
+        let root = match self.receive_chunks(stream, &mut disk, list.as_ref()).await {
+            Ok(root) => root,
+            Err(error) => {
+                // What was verified is kept, whatever the reason; a second failure adds nothing.
+                let _ = disk.sync().await;
+                self.job.transfer.durable(disk.durable_bytes());
+                return Err(error);
+            }
+        };
+        let outcome = self.complete(disk, &entry, root).await?;
+        Ok(Fetched {
+            outcome,
+            total_bytes,
+        })
+    }
+
+    async fn hear_entry(&self, stream: &mut Stream) -> Result<FileEntry, FetchError> {
+        let answered = tokio::select! {
+            answered = answer(stream, REQUEST_DEADLINE) => answered,
+            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        };
+        let wanted = &self.provider.entry;
+        match answered.map_err(|error| FetchError::of_request(self.provider, error))? {
+            Communication::FileResponse(response) if response.entry.path == wanted.path => {
+                let entry = response.entry;
+                match (wanted.hash, entry.hash) {
+                    (Some(wanted), Some(is)) if wanted != is => Err(FetchError::refused(
+                        self.provider,
+                        Refusal::SourceChanged,
+                        "",
+                    )),
+                    _ => Ok(entry),
+                }
+            }
+            _ => Err(FetchError::misbehaved(self.provider, "no file response")),
+        }
+    }
+
+    /// The hash list, where the source knows the file's hash.
+    async fn hear_list(
+        &self,
+        stream: &mut Stream,
+        entry: &FileEntry,
+        layout: ChunkLayout,
+    ) -> Result<Option<HashList>, FetchError> {
+        let Some(root) = entry.hash else {
+            return Ok(None);
+        };
+        let count = layout.chunk_count() as usize;
+        let mut hashes = Vec::new();
+        if count == 1 {
+            hashes.push(root);
+        }
+        while hashes.len() < count {
+            let heard = stream.recv.hear(STALL_DEADLINE).await;
+            match heard.map_err(|error| FetchError::of_hearing(self.provider, error))? {
+                Some(Communication::HashListPage(page)) if !page.is_empty() => {
+                    hashes.extend_from_slice(&page);
+                }
+                _ => return Err(FetchError::misbehaved(self.provider, "no hash list")),
+            }
+        }
+        HashList::verified(layout, &root, hashes)
+            .map(Some)
+            .ok_or_else(|| FetchError::misbehaved(self.provider, "a false hash list"))
+    }
+
+    async fn look_at_target(&self, entry: &FileEntry) -> Target {
+        let (folder, path) = (self.job.folder.clone(), self.job.target.clone());
+        let (size, root) = (entry.size, entry.hash);
+        self.tasks
+            .blocking(move || target::look(&folder, &path, size, root))
+            .await
+    }
+
+    fn target_exists(&self) -> FetchError {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let below = OsStr::from_bytes(self.job.target.as_bytes());
+        FetchError::TargetExists {
+            path: self.job.folder.path().join(below),
+        }
+    }
+
+    async fn open_disk(
+        &self,
+        entry: &FileEntry,
+        layout: ChunkLayout,
+        list: Option<HashList>,
+    ) -> Result<Disk, FetchError> {
+        let origin = Content {
+            source: Source::Origin {
+                node: self.provider.node,
+                mtime_ns: entry.mtime_ns,
+            },
+            layout,
+        };
+        let (folder, target) = (self.job.folder.clone(), self.job.target.clone());
+        Ok(Disk::open(self.tasks, folder, target, (origin, list)).await?)
+    }
+
+    /// Fetches every chunk that is missing. The root, where the source said it.
+    async fn receive_chunks(
+        &self,
+        stream: &mut Stream,
+        disk: &mut Disk,
+        list: Option<&HashList>,
+    ) -> Result<Option<Hash>, FetchError> {
+        let layout = disk.layout();
+        let mut root = list.map(HashList::root);
+        loop {
+            let ranges = ChunkRanges::of_wanted(&layout, |index| !disk.is_durable(index));
+            let Some(indexes) = ranges.indexes(&layout).filter(|_| !ranges.is_empty()) else {
+                return Ok(root);
+            };
+            let said = stream.send.say(&Communication::FileGet(ranges)).await;
+            said.map_err(|error| FetchError::lost(self.provider, &error))?;
+            let mut chunks = Chunks::new(layout, indexes);
+            self.receive_pieces(stream, disk, &mut chunks, list).await?;
+            let heard = self.hear(&mut stream.recv).await?;
+            let Communication::FileTransferComplete { root: said } = heard else {
+                return Err(FetchError::misbehaved(self.provider, "no completion"));
+            };
+            root = root.or(said);
+        }
+    }
+
+    /// Receives the next piece while the one before it is verified and written.
+    async fn receive_pieces(
+        &self,
+        stream: &mut Stream,
+        disk: &mut Disk,
+        chunks: &mut Chunks,
+        list: Option<&HashList>,
+    ) -> Result<(), FetchError> {
+        let mut previous: Option<Piece> = None;
+        let mut spare = Vec::new();
+        loop {
+            let hearing =
+                self.hear_piece(&mut stream.recv, chunks, std::mem::take(&mut spare), list);
+            let storing = self.store(disk, previous.take());
+            let (heard, stored) = tokio::join!(hearing, storing);
+            spare = stored?;
+            previous = heard?;
+            if previous.is_none() || disk.is_sync_due() {
+                if let Some(piece) = previous.take() {
+                    spare = self.store(disk, Some(piece)).await?;
+                }
+                disk.sync().await?;
+                self.job.transfer.durable(disk.durable_bytes());
+                acknowledge(&mut stream.send, chunks.received).await;
+                if chunks.is_done() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn store(&self, disk: &mut Disk, piece: Option<Piece>) -> Result<Vec<u8>, FetchError> {
+        let Some(piece) = piece else {
+            return Ok(Vec::new());
+        };
+        let bytes = piece.bytes.len() as u64;
+        match disk.store(piece).await {
+            Ok(buffer) => {
+                self.job.transfer.verified(bytes);
+                Ok(buffer)
+            }
+            Err(StoreError::BadChunk(index)) => Err(self.bad_chunk(index)),
+            Err(StoreError::Partial(error)) => Err(error.into()),
+        }
+    }
+
+    fn bad_chunk(&self, index: ChunkIndex) -> FetchError {
+        FetchError::BadChunk {
+            peer: self.provider.name.clone(),
+            node: self.provider.node,
+            index,
+        }
+    }
+
+    /// The next piece in the order asked for; `None` after the last.
+    async fn hear_piece(
+        &self,
+        recv: &mut RecvStream,
+        chunks: &mut Chunks,
+        mut buffer: Vec<u8>,
+        list: Option<&HashList>,
+    ) -> Result<Option<Piece>, FetchError> {
+        if chunks.current.is_none() {
+            let Some(index) = chunks.next() else {
+                return Ok(None);
+            };
+            let Communication::FileChunk(head) = self.hear(recv).await? else {
+                return Err(FetchError::misbehaved(self.provider, "no chunk"));
+            };
+            let is_asked =
+                head.index == index.get() && head.len_bytes == chunks.layout.len_bytes(index);
+            if !is_asked {
+                return Err(FetchError::misbehaved(
+                    self.provider,
+                    "another chunk than was asked for",
+                ));
+            }
+            if list.is_some_and(|list| list.chunk(index) != head.hash) {
+                return Err(self.bad_chunk(index));
+            }
+            chunks.current = Some(Current {
+                index,
+                hash: head.hash,
+                at: 0,
+            });
+        }
+        let Some((current, len_bytes)) = chunks.take_piece() else {
+            return Ok(None);
+        };
+        buffer.clear();
+        tokio::select! {
+            read = self.read(recv, &mut buffer, len_bytes) => read?,
+            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        }
+        let is_last = current.at + len_bytes == chunks.layout.len_bytes(current.index);
+        Ok(Some(Piece {
+            index: current.index,
+            offset_in_chunk: current.at,
+            bytes: buffer,
+            expected: is_last.then_some(current.hash),
+        }))
+    }
+
+    async fn read(
+        &self,
+        recv: &mut RecvStream,
+        buffer: &mut Vec<u8>,
+        len_bytes: u64,
+    ) -> Result<(), FetchError> {
+        let wanted = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        while buffer.len() < wanted {
+            let reading = recv.read_chunk(wanted - buffer.len());
+            let read = tokio::time::timeout(STALL_DEADLINE, reading)
+                .await
+                .map_err(|_| FetchError::lost(self.provider, &"it fell silent"))?;
+            match read.map_err(|error| FetchError::of_stream(self.provider, error))? {
+                Some(bytes) => buffer.extend_from_slice(&bytes),
+                None => return Err(FetchError::misbehaved(self.provider, "a chunk cut short")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, recv: &mut RecvStream) -> Result<Communication, FetchError> {
+        let heard = tokio::select! {
+            heard = recv.hear(STALL_DEADLINE) => heard,
+            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        };
+        match heard.map_err(|error| FetchError::of_hearing(self.provider, error))? {
+            Some(Communication::Error(report)) => Err(FetchError::refused(
+                self.provider,
+                report.refusal,
+                &report.detail.to_string(),
+            )),
+            Some(message) => Ok(message),
+            None => Err(FetchError::misbehaved(self.provider, "an early end")),
+        }
+    }
+
+    /// Compares the root with what the source said and gives the file its name.
+    async fn complete(
+        &self,
+        mut disk: Disk,
+        entry: &FileEntry,
+        said: Option<Hash>,
+    ) -> Result<Outcome, FetchError> {
+        let Some(hashes) = disk.hashes() else {
+            return Err(FetchError::misbehaved(self.provider, "a chunk is missing"));
+        };
+        let root = hashes.root();
+        let expected = said.or(self.provider.entry.hash);
+        if expected.is_some_and(|expected| expected != root) {
+            // Each chunk was as its sender said, so they are of different versions.
+            disk.forget_all().await?;
+            return Err(FetchError::refused(
+                self.provider,
+                Refusal::SourceChanged,
+                "",
+            ));
+        }
+        let named = FileEntry {
+            hash: Some(root),
+            ..entry.clone()
+        };
+        let there = match self.look_at_target(&named).await {
+            Target::Different if !self.job.overwrite => return Err(self.target_exists()),
+            there => there,
+        };
+        let is_same = matches!(there, Target::Same(_));
+        let options = FinishOptions {
+            root: Some(root),
+            mode: entry.mode,
+            mtime_ns: entry.mtime_ns,
+            replace: self.job.overwrite || is_same,
+        };
+        disk.finish(options).await?;
+        self.tell_share(&hashes).await;
+        Ok(if is_same {
+            Outcome::UpToDate(root)
+        } else {
+            Outcome::Fetched(root)
+        })
+    }
+
+    /// Spares the share that the file may lie in to hash it again.
+    async fn tell_share(&self, hashes: &HashList) {
+        let Some(share) = self.share else { return };
+        let (folder, target) = (self.job.folder.clone(), self.job.target.clone());
+        let stat = self.tasks.blocking(move || folder.stat(&target)).await;
+        if let Ok(stat) = stat {
+            share.learned(&self.job.target, &stat, hashes).await;
+        }
+    }
+
+    /// Tells the source that the file is safe; it may be gone by then.
+    async fn farewell(&self, stream: &mut Stream, outcome: Outcome) {
+        let (Outcome::Fetched(root) | Outcome::UpToDate(root)) = outcome;
+        let complete = Communication::FileTransferComplete { root: Some(root) };
+        if stream.send.say(&complete).await.is_ok() {
+            stream.send.finish();
+            let _ = tokio::time::timeout(FAREWELL_DEADLINE, stream.send.stopped()).await;
+        }
+    }
+}
+
+/// Says how many of the chunks asked for are durable. A source that is gone shows elsewhere.
+async fn acknowledge(send: &mut SendStream, durable_chunks: u32) {
+    let _ = send
+        .say(&Communication::FileChunkAck { durable_chunks })
+        .await;
+}
+
+/// Where in the chunks asked for the stream is.
+struct Chunks {
+    layout: ChunkLayout,
+    rest: Box<dyn Iterator<Item = ChunkIndex> + Send>,
+    current: Option<Current>,
+    received: u32,
+    done: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Current {
+    index: ChunkIndex,
+    hash: Hash,
+    at: u64,
+}
+
+impl Chunks {
+    fn new(layout: ChunkLayout, rest: impl Iterator<Item = ChunkIndex> + Send + 'static) -> Self {
+        Self {
+            layout,
+            rest: Box::new(rest),
+            current: None,
+            received: 0,
+            done: false,
+        }
+    }
+
+    fn next(&mut self) -> Option<ChunkIndex> {
+        let next = self.rest.next();
+        self.done = next.is_none();
+        next
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The next stretch of the current chunk: where it is, and its length in bytes.
+    fn take_piece(&mut self) -> Option<(Current, u64)> {
+        let current = self.current?;
+        let chunk_bytes = self.layout.len_bytes(current.index);
+        let len_bytes = PIECE_MAX_BYTES.min(chunk_bytes - current.at);
+        if current.at + len_bytes == chunk_bytes {
+            self.current = None;
+            self.received += 1;
+        } else {
+            self.current = Some(Current {
+                at: current.at + len_bytes,
+                ..current
+            });
+        }
+        Some((current, len_bytes))
+    }
+}

@@ -1,0 +1,42 @@
+//! What is already at a target.
+
+use shoal_store::folder::{Folder, OpenError};
+use shoal_store::hashing::hash_file;
+use shoal_wire::{FileSize, Hash, SafePath};
+
+/// What lies at a target, compared with what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Nothing.
+    Absent,
+    /// The wanted content.
+    Same(Hash),
+    /// A file of the wanted size, where the wanted hash is not known.
+    SameSize,
+    /// Something else.
+    Different,
+}
+
+/// Looks at the target; reads all of it where only that can tell.
+pub(super) fn look(
+    folder: &Folder,
+    target: &SafePath,
+    size: FileSize,
+    root: Option<Hash>,
+) -> Target {
+    let (file, stat) = match folder.open_file(target) {
+        Ok(opened) => opened,
+        Err(OpenError::NotFound) => return Target::Absent,
+        Err(_) => return Target::Different,
+    };
+    if stat.size != size.bytes() {
+        return Target::Different;
+    }
+    let Some(root) = root else {
+        return Target::SameSize;
+    };
+    match hash_file(&file, size, &|| false) {
+        Ok(hashes) if hashes.root() == root => Target::Same(root),
+        _ => Target::Different,
+    }
+}

@@ -1,0 +1,244 @@
+//! The peer daemon: shares a folder, stays connected to its server, serves and receives.
+//!
+//! Three drivers run until shutdown: one keeps the session (connects, announces, answers what the
+//! server asks, and connects again with growing, jittered waits), one accepts links of other
+//! peers, and the share's own. What happened is told as [`Event`]s; how it is, by [`Peer::status`].
+
+mod answers;
+mod keep;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use shoal_link::{Endpoint, Protocol};
+use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
+use tokio::sync::broadcast;
+
+use self::answers::{Answers, ToPeers};
+use crate::fetch::Fetcher;
+use crate::provide::Provide;
+use crate::requests::serve_streams;
+use crate::session::{Connect, ConnectError, Session};
+use crate::share::Share;
+use crate::state::ServerRef;
+use crate::tasks::Tasks;
+use crate::transfers::Transfers;
+
+/// Events that a slow listener may be behind; older ones are dropped for it.
+const EVENTS_KEPT: usize = 256;
+/// How long transfers may take to end after a goodbye.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a peer runs with.
+#[derive(Debug)]
+pub struct PeerOptions {
+    /// Its socket, which accepts [`Protocol::Transfer`].
+    pub endpoint: Endpoint,
+    /// Its server.
+    pub server: ServerRef,
+    /// Its name.
+    pub name: NodeName,
+    /// Program and version.
+    pub agent: ShortText,
+    /// What it offers, and where it receives.
+    pub share: Share,
+    /// Whether the server may make it fetch files.
+    pub accepts_offers: bool,
+    /// The branch on which it runs.
+    pub tasks: Tasks,
+}
+
+/// What happened to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A session began.
+    Connected {
+        /// The server.
+        server: NodeId,
+        /// The address that it sees for this peer.
+        observed: SocketAddr,
+    },
+    /// The whole share is announced.
+    Announced {
+        /// How many files.
+        files: u64,
+    },
+    /// The session ended, and the next try comes after `retry_in`.
+    Disconnected {
+        /// Why.
+        reason: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+}
+
+/// How a peer is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The server, while connected.
+    pub server: Option<NodeId>,
+    /// Files that the server has acknowledged.
+    pub announced_files: u64,
+}
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Peer {
+    shared: Arc<Shared>,
+}
+
+/// What the drivers share.
+#[derive(Debug)]
+struct Shared {
+    connect: Connect,
+    share: Share,
+    transfers: Transfers,
+    provide: Provide,
+    fetcher: Fetcher,
+    accepts_offers: bool,
+    tasks: Tasks,
+    events: broadcast::Sender<Event>,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    status: Status,
+    session: Option<Session>,
+    /// The server whose grants count, also while it is away.
+    server: Option<NodeId>,
+}
+
+impl Peer {
+    /// Connects for the first time and starts the drivers.
+    ///
+    /// # Errors
+    /// When the first connection fails; later ones are tried again and again.
+    pub async fn start(options: PeerOptions) -> Result<Self, ConnectError> {
+        let PeerOptions {
+            endpoint,
+            tasks,
+            share,
+            ..
+        } = options;
+        let transfers = Transfers::new();
+        let node = endpoint.node_id();
+        let shared = Arc::new(Shared {
+            provide: Provide::new(share.clone(), transfers.clone(), node, tasks.clone()),
+            fetcher: Fetcher::new(endpoint.clone(), tasks.clone(), Some(share.clone())),
+            connect: Connect {
+                endpoint,
+                server: options.server,
+                name: options.name,
+                serving: true,
+                instance: rand::random(),
+                agent: options.agent,
+            },
+            share,
+            transfers,
+            accepts_offers: options.accepts_offers,
+            tasks: tasks.clone(),
+            events: broadcast::Sender::new(EVENTS_KEPT),
+            live: Mutex::default(),
+        });
+        let session = Session::connect(&shared.connect).await?;
+        shared.connected(&session);
+        tasks.spawn(accept_peers(Arc::clone(&shared)));
+        tasks.spawn(keep::keep_session(Arc::clone(&shared), session));
+        Ok(Self { shared })
+    }
+
+    /// What happens from here on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        self.shared.live().status.clone()
+    }
+
+    /// The session, while there is one.
+    pub fn session(&self) -> Option<Session> {
+        self.shared.live().session.clone()
+    }
+
+    /// What it offers.
+    pub fn share(&self) -> &Share {
+        &self.shared.share
+    }
+
+    /// Its transfers.
+    pub fn transfers(&self) -> &Transfers {
+        &self.shared.transfers
+    }
+
+    /// What fetches for it.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.shared.fetcher
+    }
+
+    /// Stops transfers so that they can be resumed, says goodbye and waits for both.
+    pub async fn shutdown(self) {
+        for transfer in self.shared.transfers.list() {
+            self.shared.transfers.cancel(transfer.id);
+        }
+        self.shared
+            .connect
+            .endpoint
+            .close(Refusal::ShuttingDown)
+            .await;
+        if !self.shared.tasks.shutdown(SHUTDOWN_DEADLINE).await {
+            tracing::warn!("some work did not end in time");
+        }
+    }
+}
+
+impl Shared {
+    fn live(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    fn connected(&self, session: &Session) {
+        let server = session.server();
+        let observed = session.response().observed;
+        {
+            let mut live = self.live();
+            live.status.server = Some(server);
+            live.session = Some(session.clone());
+            live.server = Some(server);
+        }
+        tracing::info!(server = %server.short(), %observed, "connected");
+        self.tell(Event::Connected { server, observed });
+    }
+
+    fn disconnected(&self) {
+        let mut live = self.live();
+        live.session = None;
+        live.status = Status::default();
+    }
+}
+
+/// Accepts links of other peers and serves each until it ends.
+async fn accept_peers(shared: Arc<Shared>) {
+    let endpoint = shared.connect.endpoint.clone();
+    while let Some(link) = endpoint.accept().await {
+        if link.protocol() != Protocol::Transfer {
+            link.close(Refusal::Denied);
+            continue;
+        }
+        let answers = Arc::new(Answers::new(Arc::clone(&shared), ToPeers));
+        let tasks = shared.tasks.clone();
+        shared.tasks.spawn(async move {
+            link.widen();
+            let end = serve_streams(&link, &tasks, answers).await;
+            tracing::debug!(peer = ?link.remote_id(), %end, "link ended");
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! What a peer answers: to its server, and to other peers. Whatever is not listed is denied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_link::{Link, Stream};
+use shoal_wire::limits::PAGE_MAX_ENTRIES;
+use shoal_wire::message::{Bounded, FileList, FileOffer, FileRequest};
+use shoal_wire::{Communication, NodeName, Refusal};
+
+use super::Shared;
+use crate::fetch::{FetchJob, Source};
+use crate::provide::{Asker, Permission};
+use crate::requests::Handler;
+use crate::transfers::Direction;
+
+/// How long a goodbye on a stream may take to arrive.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Answers on the control link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToServer;
+
+/// Answers on links of other peers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ToPeers;
+
+/// Answers requests of one kind of asker.
+#[derive(Debug)]
+pub(super) struct Answers<Who> {
+    shared: Arc<Shared>,
+    who: Who,
+}
+
+impl<Who> Answers<Who> {
+    pub(super) fn new(shared: Arc<Shared>, who: Who) -> Self {
+        Self { shared, who }
+    }
+}
+
+impl Handler for Answers<ToServer> {
+    async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
+        let ToServer = self.who;
+        match first {
+            Communication::FileList(list) => say(&mut stream, &self.page(list)).await,
+            Communication::FileRequest(request) => {
+                let server = "server".parse();
+                let asker = server.ok().map(|name| Asker {
+                    name,
+                    permission: Permission::Link,
+                });
+                self.serve(request, asker, stream).await;
+            }
+            Communication::FileOffer(offer) => self.accept_offer(offer, stream, link).await,
+            Communication::Rescan => {
+                let answer = self.rescan().await;
+                say(&mut stream, &answer).await;
+            }
+            _ => deny(&mut stream, "a peer does not answer this to its server").await,
+        }
+    }
+}
+
+impl Handler for Answers<ToPeers> {
+    async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
+        let ToPeers = self.who;
+        let Communication::FileRequest(request) = first else {
+            deny(&mut stream, "peers only ask each other for files").await;
+            return;
+        };
+        let server = self.shared.live().server;
+        let asker = link.remote_id().zip(server).and_then(|(holder, server)| {
+            let name: NodeName = holder.short().parse().ok()?;
+            let permission = Permission::Grant { server, holder };
+            Some(Asker { name, permission })
+        });
+        self.serve(request, asker, stream).await;
+    }
+}
+
+impl<Who> Answers<Who> {
+    async fn serve(&self, request: FileRequest, asker: Option<Asker>, mut stream: Stream) {
+        match asker {
+            Some(asker) => self.shared.provide.serve(request, asker, stream).await,
+            None => deny(&mut stream, "this node does not know who asks").await,
+        }
+    }
+
+    fn page(&self, list: FileList) -> Communication {
+        let limit = (list.limit as usize).clamp(1, PAGE_MAX_ENTRIES);
+        let share = &self.shared.share;
+        let (files, more) = share.page(list.prefix.as_ref(), list.after.as_ref(), limit);
+        Communication::FileListPage {
+            files: Bounded::truncated(files),
+            more,
+        }
+    }
+
+    async fn rescan(&self) -> Communication {
+        match self.shared.share.rescan().await {
+            Ok(found) => Communication::RescanDone {
+                files: found.files,
+                changed: found.changed,
+                removed: found.removed,
+            },
+            Err(error) => Communication::refused(Refusal::SourceUnreadable, &error.to_string()),
+        }
+    }
+
+    /// Fetches what the server offers, and reports how far it is until it is over.
+    async fn accept_offer(&self, offer: FileOffer, mut stream: Stream, link: &Link) {
+        if !self.shared.accepts_offers {
+            deny(
+                &mut stream,
+                "this peer takes no files that it did not ask for",
+            )
+            .await;
+            return;
+        }
+        let server = self.shared.live().server;
+        let is_push = Some(offer.provider.node) == server;
+        let transfer = self.shared.transfers.begin(
+            Direction::Receiving,
+            offer.target.clone(),
+            offer.provider.name.clone(),
+        );
+        let job = FetchJob {
+            sources: vec![Source {
+                link: is_push.then(|| link.clone()),
+                provider: offer.provider,
+            }],
+            folder: self.shared.share.folder().clone(),
+            target: offer.target,
+            overwrite: offer.overwrite,
+            transfer: transfer.clone(),
+        };
+        let mut fetching = std::pin::pin!(self.shared.fetcher.fetch(job));
+        let result = loop {
+            let Stream { send, .. } = &mut stream;
+            tokio::select! {
+                result = &mut fetching => break result,
+                _ = send.stopped() => transfer.cancel(),
+                () = transfer.changed() => {
+                    let progress = transfer.snapshot().progress();
+                    if send.say(&Communication::TransferProgress(progress)).await.is_err() {
+                        transfer.cancel();
+                        break fetching.await;
+                    }
+                }
+            }
+        };
+        let last = match &result {
+            Ok(_) => Communication::TransferProgress(transfer.snapshot().progress()),
+            Err(error) => Communication::refused(error.refusal(), &error.to_string()),
+        };
+        say(&mut stream, &last).await;
+    }
+}
+
+async fn deny(stream: &mut Stream, detail: &str) {
+    say(stream, &Communication::refused(Refusal::Denied, detail)).await;
+}
+
+/// Says the last message of a stream; an asker that is gone hears nothing.
+async fn say(stream: &mut Stream, message: &Communication) {
+    if stream.send.say(message).await.is_ok() {
+        stream.send.finish();
+        let _ = tokio::time::timeout(FAREWELL_DEADLINE, stream.send.stopped()).await;
+    }
+}

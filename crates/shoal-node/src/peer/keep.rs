@@ -1,0 +1,117 @@
+//! Keeps the session with the server: announces, serves, and connects again when it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_core::backoff::Backoff;
+use shoal_link::LinkError;
+use shoal_wire::message::{Bounded, FileAnnounce};
+use shoal_wire::{Communication, Refusal};
+
+use super::answers::{Answers, ToServer};
+use super::{Event, Shared};
+use crate::requests::{RequestError, serve_streams};
+use crate::session::Session;
+use crate::share::Batch;
+
+/// Wait after the first failure, doubled with each further one.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// Longest wait between two tries.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// Wait before an announce that was over a quota is tried again, where the server names none.
+const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+
+/// Runs sessions one after the other until the node shuts down.
+pub(super) async fn keep_session(shared: Arc<Shared>, first: Session) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+    let mut session = first;
+    loop {
+        let end = run(&shared, &session).await;
+        shared.disconnected();
+        let mut reason = end.to_string();
+        session = loop {
+            let retry_in = backoff.handle_failure(&mut rand::rng());
+            tracing::warn!(%reason, ?retry_in, "not connected to the server");
+            shared.tell(Event::Disconnected {
+                reason: reason.clone(),
+                retry_in,
+            });
+            tokio::time::sleep(retry_in).await;
+            match Session::connect(&shared.connect).await {
+                Ok(session) => break session,
+                Err(error) => reason = error.to_string(),
+            }
+        };
+        backoff.handle_success();
+        shared.connected(&session);
+    }
+}
+
+/// Serves and announces on one session until its link ends.
+async fn run(shared: &Arc<Shared>, session: &Session) -> LinkError {
+    let link = session.link();
+    let answers = Arc::new(Answers::new(Arc::clone(shared), ToServer));
+    tokio::select! {
+        end = serve_streams(link, &shared.tasks, answers) => end,
+        end = announce(shared, session) => end,
+    }
+}
+
+/// Announces the share and then its changes.
+async fn announce(shared: &Shared, session: &Session) -> LinkError {
+    let mut feed = shared.share.feed();
+    let mut sequence = 0;
+    let mut is_whole = false;
+    loop {
+        let batch = feed.next().await;
+        let completes = batch.complete && !is_whole;
+        let message = message(batch, sequence);
+        if let Err(error) = deliver(session, &message, sequence).await {
+            tracing::warn!(%error, "announcing failed");
+            session.link().close(error.refusal());
+            return session.link().closed().await;
+        }
+        sequence += 1;
+        let files = shared.share.totals().files;
+        shared.live().status.announced_files = files;
+        if completes {
+            is_whole = true;
+            tracing::info!(files, "announced");
+            shared.tell(Event::Announced { files });
+        }
+    }
+}
+
+fn message(batch: Batch, sequence: u64) -> Communication {
+    Communication::FileAnnounce(FileAnnounce {
+        sequence,
+        snapshot: batch.snapshot,
+        complete: batch.complete,
+        added: Bounded::truncated(batch.added),
+        removed: Bounded::truncated(batch.removed),
+    })
+}
+
+/// Announces one batch; waits and repeats it while a quota is used up.
+async fn deliver(
+    session: &Session,
+    message: &Communication,
+    sequence: u64,
+) -> Result<(), RequestError> {
+    loop {
+        match session.request(message).await {
+            Ok(Communication::FileAcknowledge { sequence: taken }) if taken == sequence => {
+                return Ok(());
+            }
+            Ok(_) => return Err(RequestError::Unexpected),
+            Err(RequestError::Refused(report)) if report.refusal == Refusal::QuotaExceeded => {
+                let pause = report
+                    .retry_after_ms
+                    .map_or(QUOTA_PAUSE, |wait| Duration::from_millis(wait.into()));
+                tracing::warn!(detail = %report.detail, ?pause, "the server takes no more files");
+                tokio::time::sleep(pause).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

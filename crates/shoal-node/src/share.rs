@@ -1,0 +1,310 @@
+//! A share: the folder that a node offers, kept in step with the disk.
+//!
+//! A driver scans the folder, watches it, and scans again when something changed; a second one
+//! hashes what has no hash yet. Listing never waits for hashing. What is offered is what the last
+//! scan found: nothing else is ever served.
+
+mod feed;
+mod hashing;
+mod scan;
+mod table;
+mod watch;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_store::folder::{FileStat, Folder};
+use shoal_store::hashing::HashList;
+use shoal_store::index::Index;
+use shoal_wire::{FileEntry, Hash, SafePath};
+use tokio::sync::{mpsc, oneshot};
+
+use self::table::Table;
+use crate::tasks::Tasks;
+
+pub use feed::{Batch, Feed};
+
+/// Shortest time between two scans that changes lead to: an editor's save is several changes.
+const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// A scan that took `t` is followed by a pause of this many `t`, so that scanning a large folder
+/// under constant change takes a fifth of one core at most.
+const SCAN_PAUSE_FACTOR: u32 = 4;
+/// Time between scans where changes cannot be watched.
+const SCAN_INTERVAL_UNWATCHED: Duration = Duration::from_secs(30);
+/// Scans that may wait to be asked for: one under way and the next, callers beyond that wait.
+const SCAN_REQUESTS: usize = 2;
+
+/// Why a folder cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// It cannot be read (any more).
+    #[error("the folder {} cannot be read: is it still there, and is reading it allowed?", path.display())]
+    Unreadable {
+        /// The folder.
+        path: std::path::PathBuf,
+    },
+    /// The node is shutting down.
+    #[error("shutting down")]
+    Stopped,
+}
+
+/// What to share.
+#[derive(Debug)]
+pub struct ShareOptions {
+    /// The folder.
+    pub folder: Folder,
+    /// Whether hidden files are offered too.
+    pub hidden: bool,
+}
+
+/// A file as it is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFile {
+    /// What is announced.
+    pub entry: FileEntry,
+    /// What the disk said when it was scanned: another stat is another file.
+    pub stat: FileStat,
+}
+
+/// What a share adds up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many files.
+    pub files: u64,
+    /// Their size, in bytes.
+    pub total_bytes: u64,
+    /// How many of them are hashed, or cannot be.
+    pub hashed: u64,
+}
+
+/// What a scan found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rescanned {
+    /// Files in all.
+    pub files: u64,
+    /// Of these, new or changed.
+    pub changed: u64,
+    /// Gone since the last scan.
+    pub removed: u64,
+}
+
+type ScanRequest = oneshot::Sender<Result<Rescanned, ShareError>>;
+
+/// A running share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Share {
+    inner: Arc<Inner>,
+    scans: mpsc::Sender<ScanRequest>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: Folder,
+    hidden: bool,
+    index: Index,
+    tasks: Tasks,
+    table: Mutex<Table>,
+    changed: tokio::sync::watch::Sender<u64>,
+    ready: tokio::sync::watch::Sender<bool>,
+    all_hashed: tokio::sync::watch::Sender<bool>,
+}
+
+impl Share {
+    /// Starts to scan, watch and hash a folder.
+    pub fn start(options: ShareOptions, index: Index, tasks: &Tasks) -> Self {
+        let inner = Arc::new(Inner {
+            folder: options.folder,
+            hidden: options.hidden,
+            index,
+            tasks: tasks.clone(),
+            table: Mutex::default(),
+            changed: tokio::sync::watch::Sender::new(0),
+            ready: tokio::sync::watch::Sender::new(false),
+            all_hashed: tokio::sync::watch::Sender::new(false),
+        });
+        let (scans, requests) = mpsc::channel(SCAN_REQUESTS);
+        tasks.spawn(drive(Arc::clone(&inner), requests));
+        Self { inner, scans }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Folder {
+        &self.inner.folder
+    }
+
+    /// The file offered at `path`.
+    pub fn file(&self, path: &SafePath) -> Option<SharedFile> {
+        self.inner.table().file(path).cloned()
+    }
+
+    /// A file with this content.
+    pub fn by_hash(&self, hash: &Hash) -> Option<SharedFile> {
+        self.inner.table().by_hash(hash).cloned()
+    }
+
+    /// A page of at most `limit` files below `prefix` (or just that file), after the path
+    /// `after`, in byte order of their paths; and whether there are more.
+    pub fn page(
+        &self,
+        prefix: Option<&SafePath>,
+        after: Option<&SafePath>,
+        limit: usize,
+    ) -> (Vec<FileEntry>, bool) {
+        self.inner.table().page(prefix, after, limit)
+    }
+
+    /// What it adds up to.
+    pub fn totals(&self) -> Totals {
+        self.inner.table().totals()
+    }
+
+    /// Waits for the end of the first scan.
+    pub async fn ready(&self) {
+        self.inner.ready().await;
+    }
+
+    /// Waits until every file is hashed.
+    pub async fn all_hashed(&self) {
+        let mut state = self.inner.all_hashed.subscribe();
+        if state.wait_for(|all| *all).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Scans now.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or the node is shutting down.
+    pub async fn rescan(&self) -> Result<Rescanned, ShareError> {
+        let (answer, answered) = oneshot::channel();
+        self.scans
+            .send(answer)
+            .await
+            .map_err(|_| ShareError::Stopped)?;
+        answered.await.unwrap_or(Err(ShareError::Stopped))
+    }
+
+    /// Stops offering the version of a file that has `stat`: it changed while it was served.
+    pub fn withdraw(&self, path: &SafePath, stat: &FileStat) {
+        let mut table = self.inner.table();
+        if table.file(path).is_some_and(|known| known.stat == *stat) {
+            tracing::info!(%path, "withdrawn: it changed on disk");
+            table.remove(path);
+            drop(table);
+            self.inner.tell();
+        }
+    }
+
+    /// The hashes of a file became known by serving or fetching it.
+    pub async fn learned(&self, path: &SafePath, stat: &FileStat, hashes: &HashList) {
+        self.inner.learned(path, stat, hashes).await;
+    }
+
+    /// The hash list of a file's version, if it was ever hashed.
+    pub async fn hash_list(&self, stat: &FileStat) -> Option<HashList> {
+        self.inner.index.find(stat).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the cache of hashes cannot be read");
+            None
+        })
+    }
+
+    /// Its files and their changes from the start.
+    pub fn feed(&self) -> Feed {
+        Feed::new(Arc::clone(&self.inner))
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ready(&self) {
+        let mut state = self.ready.subscribe();
+        if state.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    fn tell(&self) {
+        let version = self.table().last_version();
+        self.changed.send_replace(version);
+    }
+
+    async fn learned(&self, path: &SafePath, stat: &FileStat, hashes: &HashList) {
+        if let Err(error) = self.index.record(stat, hashes).await {
+            tracing::warn!(%error, "a hash was not kept and will be computed again");
+        }
+        if self.table().hashed(path, stat, hashes.root()) {
+            self.tell();
+        }
+    }
+
+    async fn scan(&self) -> Result<Rescanned, ShareError> {
+        let (root, hidden) = (self.folder.path().to_owned(), self.hidden);
+        let found = self.tasks.blocking(move || scan::scan(&root, hidden)).await;
+        let readable = found.is_some();
+        let scanned = self.table().scanned(found.unwrap_or_default());
+        if self.table().has_unhashed() {
+            self.all_hashed.send_replace(false);
+            hashing::look_up(self).await;
+        }
+        if scanned.changed + scanned.removed > 0 {
+            tracing::debug!(?scanned, "scanned");
+            self.tell();
+        }
+        readable
+            .then_some(scanned)
+            .ok_or_else(|| ShareError::Unreadable {
+                path: self.folder.path().to_owned(),
+            })
+    }
+}
+
+/// Scans at first, on request and after changes.
+async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
+    let folder = inner.folder.path().to_owned();
+    let watch = inner
+        .tasks
+        .blocking(move || watch::Watch::start(&folder))
+        .await;
+    let mut asked: Option<ScanRequest> = None;
+    let mut hashes = false;
+    loop {
+        let started = Instant::now();
+        let scanned = inner.scan().await;
+        let took = started.elapsed();
+        if let Err(error) = &scanned {
+            tracing::warn!(%error, "nothing is offered");
+        }
+        inner.ready.send_replace(true);
+        if !hashes {
+            inner.tasks.spawn(hashing::run(Arc::clone(&inner)));
+            hashes = true;
+        }
+        if let Some(asked) = asked.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = asked.send(scanned);
+        }
+        let pause = SCAN_INTERVAL_MIN.max(took * SCAN_PAUSE_FACTOR);
+        asked = tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => Some(request),
+                None => return,
+            },
+            () = due(&watch, pause) => None,
+        };
+    }
+}
+
+/// Waits for a change and the pause after the last scan, or for the interval where nothing tells
+/// of changes.
+async fn due(watch: &watch::Watch, pause: Duration) {
+    if watch.is_live() {
+        tokio::time::sleep(pause).await;
+        watch.changed().await;
+        tokio::time::sleep(SCAN_INTERVAL_MIN).await;
+    } else {
+        tokio::time::sleep(SCAN_INTERVAL_UNWATCHED.max(pause)).await;
+    }
+}

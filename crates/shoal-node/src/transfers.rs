@@ -1,0 +1,310 @@
+//! The transfers of a node, as its user sees them: how far, from whom, how they ended.
+//!
+//! Whoever moves bytes holds a [`Transfer`] and counts into it; whoever shows progress reads
+//! [`Transfers::list`] or waits on [`Transfer::changed`]. Counting takes no lock. Finished
+//! transfers stay in the list until [`KEPT_FINISHED`] newer ones have finished.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use shoal_wire::message::{Outcome, TransferProgress};
+use shoal_wire::{NodeName, Refusal, SafePath};
+use tokio_util::sync::CancellationToken;
+
+/// Finished transfers that are remembered: a screenful for a person who looks back.
+const KEPT_FINISHED: usize = 100;
+/// Time between two looks at the counters by whoever reports progress.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Which way the bytes go, seen from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// This node fetches.
+    Receiving,
+    /// This node serves.
+    Sending,
+}
+
+/// What became of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It goes on.
+    Active,
+    /// It ended well.
+    Done(Outcome),
+    /// It ended otherwise; what arrived is kept.
+    Failed(Refusal),
+}
+
+/// One transfer at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its number in this process.
+    pub id: u64,
+    /// Which way.
+    pub direction: Direction,
+    /// The file.
+    pub path: SafePath,
+    /// The other sides, by name.
+    pub peers: Vec<NodeName>,
+    /// Size of the file, in bytes; 0 until it is known.
+    pub total_bytes: u64,
+    /// Verified here (when receiving) or handed to the network (when sending), in bytes.
+    pub verified_bytes: u64,
+    /// Verified and durable at the receiver, in bytes.
+    pub durable_bytes: u64,
+    /// What became of it.
+    pub state: State,
+    /// How long it took, or has taken so far.
+    pub elapsed: Duration,
+}
+
+impl Snapshot {
+    /// The message that tells another node how far this is.
+    pub fn progress(&self) -> TransferProgress {
+        let outcome = match self.state {
+            State::Done(outcome) => Some(outcome),
+            State::Active | State::Failed(_) => None,
+        };
+        TransferProgress {
+            total_bytes: self.total_bytes,
+            verified_bytes: self.verified_bytes,
+            durable_bytes: self.durable_bytes,
+            outcome,
+        }
+    }
+}
+
+/// One transfer, counted into by whoever moves its bytes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transfer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    id: u64,
+    direction: Direction,
+    path: SafePath,
+    total_bytes: AtomicU64,
+    verified_bytes: AtomicU64,
+    durable_bytes: AtomicU64,
+    stop: CancellationToken,
+    started: Instant,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    peers: Vec<NodeName>,
+    state: State,
+    ended: Option<Instant>,
+}
+
+impl Transfer {
+    /// Its number in this process.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// How it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = &self.0;
+        let told = shared.told();
+        let elapsed = told.ended.unwrap_or_else(Instant::now) - shared.started;
+        Snapshot {
+            id: shared.id,
+            direction: shared.direction,
+            path: shared.path.clone(),
+            peers: told.peers.clone(),
+            total_bytes: shared.total_bytes.load(Ordering::Relaxed),
+            verified_bytes: shared.verified_bytes.load(Ordering::Relaxed),
+            durable_bytes: shared.durable_bytes.load(Ordering::Relaxed),
+            state: told.state,
+            elapsed,
+        }
+    }
+
+    /// Asks it to stop; what arrived is kept.
+    pub fn cancel(&self) {
+        self.0.stop.cancel();
+    }
+
+    /// Waits until somebody asked it to stop.
+    pub async fn cancelled(&self) {
+        self.0.stop.cancelled().await;
+    }
+
+    /// Whether somebody asked it to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    /// Waits for the next moment at which progress is worth a report.
+    pub async fn changed(&self) {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+    }
+
+    /// The size is known.
+    pub fn sized(&self, total_bytes: u64) {
+        self.0.total_bytes.store(total_bytes, Ordering::Relaxed);
+    }
+
+    /// Another node takes part.
+    pub fn joined(&self, peer: &NodeName) {
+        let mut told = self.0.told();
+        if !told.peers.contains(peer) {
+            told.peers.push(peer.clone());
+        }
+    }
+
+    /// So many bytes more are verified.
+    pub fn verified(&self, bytes: u64) {
+        self.0.verified_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes are durable in all; what is durable is verified.
+    pub fn durable(&self, bytes: u64) {
+        self.0.durable_bytes.store(bytes, Ordering::Relaxed);
+        self.0.verified_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// It counts from `bytes` again: that much is there, and nothing more.
+    pub fn restarted(&self, bytes: u64) {
+        self.0.durable_bytes.store(bytes, Ordering::Relaxed);
+        self.0.verified_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// It is over; the first end counts.
+    pub fn ended(&self, state: State) {
+        let mut told = self.0.told();
+        if told.state == State::Active {
+            told.state = state;
+            told.ended = Some(Instant::now());
+        }
+    }
+}
+
+impl Shared {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All transfers of this process. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Transfers(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    next_id: u64,
+    transfers: BTreeMap<u64, Transfer>,
+}
+
+impl Transfers {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A transfer begins with one other node.
+    pub fn begin(&self, direction: Direction, path: SafePath, peer: NodeName) -> Transfer {
+        let mut table = self.table();
+        table.next_id += 1;
+        let transfer = Transfer(Arc::new(Shared {
+            id: table.next_id,
+            direction,
+            path,
+            total_bytes: AtomicU64::new(0),
+            verified_bytes: AtomicU64::new(0),
+            durable_bytes: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            started: Instant::now(),
+            told: Mutex::new(Told {
+                peers: vec![peer],
+                state: State::Active,
+                ended: None,
+            }),
+        }));
+        table.transfers.insert(transfer.id(), transfer.clone());
+        table.forget_oldest();
+        transfer
+    }
+
+    /// Every transfer that is remembered, oldest first.
+    pub fn list(&self) -> Vec<Snapshot> {
+        self.table()
+            .transfers
+            .values()
+            .map(Transfer::snapshot)
+            .collect()
+    }
+
+    /// Asks one to stop. Tells whether it was there and active.
+    pub fn cancel(&self, id: u64) -> bool {
+        let transfer = self.table().transfers.get(&id).cloned();
+        let active = transfer.filter(|transfer| transfer.0.told().state == State::Active);
+        if let Some(transfer) = &active {
+            transfer.cancel();
+        }
+        active.is_some()
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn forget_oldest(&mut self) {
+        // Active transfers are bounded by the streams and fetches that run them.
+        let excess = self.transfers.len().saturating_sub(KEPT_FINISHED);
+        if excess < KEPT_FINISHED {
+            return;
+        }
+        let over: Vec<u64> = self
+            .transfers
+            .values()
+            .filter(|transfer| transfer.0.told().state != State::Active)
+            .map(Transfer::id)
+            .take(excess)
+            .collect();
+        for id in over {
+            self.transfers.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(transfers: &Transfers) -> Transfer {
+        let name = "anna".parse().unwrap();
+        transfers.begin(Direction::Receiving, "a.txt".parse().unwrap(), name)
+    }
+
+    #[test]
+    fn finished_transfers_are_forgotten_and_active_ones_never() {
+        let transfers = Transfers::new();
+        let first = begin(&transfers);
+        for _ in 0..5 * KEPT_FINISHED {
+            begin(&transfers).ended(State::Failed(Refusal::Cancelled));
+        }
+        let list = transfers.list();
+        assert!(list.len() <= 2 * KEPT_FINISHED + 1);
+        assert!(list.iter().any(|snapshot| snapshot.id == first.id()));
+    }
+
+    #[test]
+    fn only_an_active_transfer_can_be_cancelled() {
+        let transfers = Transfers::new();
+        let transfer = begin(&transfers);
+        assert!(transfers.cancel(transfer.id()) && transfer.is_cancelled());
+        transfer.ended(State::Failed(Refusal::Cancelled));
+        transfer.ended(State::Failed(Refusal::BadChunk));
+        assert_eq!(transfer.snapshot().state, State::Failed(Refusal::Cancelled));
+        assert!(!transfers.cancel(transfer.id()));
+        assert!(!transfers.cancel(77));
+    }
+}
