@@ -111,11 +111,14 @@ struct Live {
 }
 
 impl Peer {
-    /// Connects for the first time and starts the drivers.
+    /// Connects for the first time and starts the drivers. What happens from then on is told to
+    /// the receiver.
     ///
     /// # Errors
     /// When the first connection fails; later ones are tried again and again.
-    pub async fn start(options: PeerOptions) -> Result<Self, ConnectError> {
+    pub async fn start(
+        options: PeerOptions,
+    ) -> Result<(Self, broadcast::Receiver<Event>), ConnectError> {
         let PeerOptions {
             endpoint,
             tasks,
@@ -142,16 +145,12 @@ impl Peer {
             events: broadcast::Sender::new(EVENTS_KEPT),
             live: Mutex::default(),
         });
+        let events = shared.events.subscribe();
         let session = Session::connect(&shared.connect).await?;
         shared.connected(&session);
         tasks.spawn(accept_peers(Arc::clone(&shared)));
         tasks.spawn(keep::keep_session(Arc::clone(&shared), session));
-        Ok(Self { shared })
-    }
-
-    /// What happens from here on.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.shared.events.subscribe()
+        Ok((Self { shared }, events))
     }
 
     /// How it is.

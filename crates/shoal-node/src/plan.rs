@@ -17,6 +17,9 @@ use crate::session::{Located, Session};
 /// Most files of one folder that are fetched with one command: bounds what is held in memory.
 const FILES_MAX: usize = 1_000_000;
 
+/// What the server's own folder is called where a peer is named.
+pub const SERVER: &str = "server";
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -138,6 +141,14 @@ pub fn peer_ref(typed: &str) -> PeerRef {
     }
 }
 
+/// The peer, or the server itself where it is called [`SERVER`].
+fn named(session: &Session, peer: PeerRef) -> PeerRef {
+    match peer {
+        PeerRef::Text(text) if text.to_string() == SERVER => PeerRef::Id(session.server()),
+        other => other,
+    }
+}
+
 /// Finds out what `typed` means and where it goes below `folder`.
 ///
 /// # Errors
@@ -147,7 +158,8 @@ pub async fn plan(
     typed: &str,
     folder: &Path,
 ) -> Result<Vec<PlannedFile>, PlanError> {
-    let asked = Asked::parse(typed)?;
+    let mut asked = Asked::parse(typed)?;
+    asked.peer = asked.peer.map(|peer| named(session, peer));
     let located = locate(session, &asked, typed, None).await?;
     match located.matched {
         Matched::File => Ok(file(session, located.files).into_iter().collect()),

@@ -125,6 +125,11 @@ impl Transfer {
         }
     }
 
+    /// How much is verified, in bytes.
+    pub fn verified_bytes(&self) -> u64 {
+        self.0.verified_bytes.load(Ordering::Relaxed)
+    }
+
     /// Asks it to stop; what arrived is kept.
     pub fn cancel(&self) {
         self.0.stop.cancel();

@@ -1,0 +1,225 @@
+//! The server itself: puts the parts together, accepts connections, and ends them in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_core::registry::ConnectionId;
+use shoal_link::{BindError, Endpoint, EndpointConfig, Identity, Protocol, ServerCertificate};
+use shoal_node::fetch::Fetcher;
+use shoal_node::provide::Provide;
+use shoal_node::share::{Share, ShareOptions, Totals};
+use shoal_node::state::StateDir;
+use shoal_node::tasks::Tasks;
+use shoal_node::transfers::Transfers;
+use shoal_store::folder::{Folder, FolderError};
+use shoal_store::index::{Index, IndexError};
+use shoal_wire::message::{Bounded, FileAnnounce};
+use shoal_wire::{JoinTicket, NodeId, NodeName, Refusal, ShortText};
+use tokio::sync::Semaphore;
+
+use crate::addresses::own_addresses;
+use crate::catalog::{Catalog, OpenError};
+use crate::connection::attend;
+use crate::control::socket::{ControlSocket, SocketError};
+use crate::coordinator::{Coordinator, Limits};
+use crate::orders::Orders;
+use crate::roster::Roster;
+
+/// Connections served at once: ten times the peers that one server is meant for, and each costs
+/// tens of kilobytes while it is idle.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct ServerOptions {
+    /// Where to listen; port 0 takes any.
+    pub bind: SocketAddr,
+    /// The server's key.
+    pub identity: Identity,
+    /// A certificate for those who trust certificates.
+    pub certificate: Option<ServerCertificate>,
+    /// Files of the server's own; created when missing.
+    pub files_dir: PathBuf,
+    /// Where it keeps what it knows.
+    pub state: StateDir,
+    /// The name it goes by.
+    pub name: NodeName,
+    /// Whether its hidden files are offered too.
+    pub hidden: bool,
+    /// Program and version.
+    pub agent: ShortText,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The folder of its own files cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The catalog cannot be opened.
+    #[error(transparent)]
+    Catalog(#[from] OpenError),
+    /// The cache of hashes cannot be opened.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The control socket cannot be opened.
+    #[error(transparent)]
+    Control(#[from] SocketError),
+}
+
+/// A running server.
+pub struct Server {
+    coordinator: Arc<Coordinator>,
+    tasks: Tasks,
+}
+
+impl Server {
+    /// Starts a server; its work runs on `tasks`.
+    ///
+    /// # Errors
+    /// The first part that cannot be opened.
+    pub async fn start(options: ServerOptions, tasks: Tasks) -> Result<Self, StartError> {
+        Self::start_with(options, Limits::default(), tasks).await
+    }
+
+    /// Starts a server with bounds of its own.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        options: ServerOptions,
+        limits: Limits,
+        tasks: Tasks,
+    ) -> Result<Self, StartError> {
+        let control = ControlSocket::bind(&options.state.control_socket_path()).await?;
+        let folder = Folder::create(&options.files_dir)?;
+        let catalog = Catalog::open(&options.state.catalog_path()).await?;
+        let index = Index::open(&options.state.index_path()).await?;
+        let endpoint = Endpoint::bind(EndpointConfig {
+            bind: options.bind,
+            identity: options.identity.clone(),
+            certificate: options.certificate,
+            accept: vec![Protocol::Control],
+        })
+        .await?;
+        let hidden = options.hidden;
+        let share = Share::start(ShareOptions { folder, hidden }, index, &tasks);
+        let transfers = Transfers::new();
+        let coordinator = Arc::new(Coordinator {
+            identity: options.identity,
+            name: options.name,
+            agent: options.agent,
+            limits,
+            catalog,
+            roster: Roster::start(&tasks),
+            provide: Provide::new(
+                share.clone(),
+                transfers.clone(),
+                endpoint.node_id(),
+                tasks.clone(),
+            ),
+            fetcher: Fetcher::new(endpoint.clone(), tasks.clone(), Some(share.clone())),
+            share,
+            transfers,
+            endpoint,
+            started_at: Instant::now(),
+        });
+        tasks.spawn(feed_catalog(Arc::clone(&coordinator)));
+        tasks.spawn(accept(Arc::clone(&coordinator), tasks.clone()));
+        let orders = Arc::new(Orders::new(Arc::clone(&coordinator)));
+        tasks.spawn(control.serve(orders, tasks.clone()));
+        tracing::info!(
+            address = %coordinator.local_addr(), node = %coordinator.node().short(),
+            name = %coordinator.name, "server started",
+        );
+        Ok(Self { coordinator, tasks })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.coordinator.local_addr()
+    }
+
+    /// Its id.
+    pub fn node_id(&self) -> NodeId {
+        self.coordinator.node()
+    }
+
+    /// What a peer needs to join: the server's key and where it is.
+    pub fn join_ticket(&self) -> JoinTicket {
+        JoinTicket {
+            server: self.node_id(),
+            addresses: own_addresses(self.local_addr()),
+        }
+    }
+
+    /// What its own files add up to.
+    pub fn own_totals(&self) -> Totals {
+        self.coordinator.share.totals()
+    }
+
+    /// Waits until its own files have been scanned once.
+    pub async fn ready(&self) {
+        self.coordinator.share.ready().await;
+    }
+
+    /// Stops: says goodbye to every peer, ends all work within `deadline`, closes the catalog.
+    /// Tells whether all of it ended in time. Call it before the tasks are cancelled elsewhere, so
+    /// that the goodbye has its reason.
+    pub async fn shutdown(self, deadline: Duration) -> bool {
+        // First, while its links live: what ends with its task says goodbye with no reason.
+        self.coordinator.endpoint.close(Refusal::ShuttingDown).await;
+        let ended = self.tasks.shutdown(deadline).await;
+        self.coordinator.catalog.close().await;
+        tracing::info!(ended, "server stopped");
+        ended
+    }
+}
+
+/// Keeps the server's own files in the catalog.
+async fn feed_catalog(coordinator: Arc<Coordinator>) {
+    let mut feed = coordinator.share.feed();
+    loop {
+        let batch = feed.next().await;
+        let announce = FileAnnounce {
+            sequence: 0,
+            snapshot: batch.snapshot,
+            complete: batch.complete,
+            added: Bounded::truncated(batch.added),
+            removed: Bounded::truncated(batch.removed),
+        };
+        let (node, name) = (coordinator.node(), &coordinator.name);
+        if let Err(error) = coordinator.catalog.apply(&node, name, &announce).await {
+            tracing::error!(%error, "the server's own files are out of date in the catalog, starting over");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            feed = coordinator.share.feed();
+        }
+    }
+}
+
+async fn accept(coordinator: Arc<Coordinator>, tasks: Tasks) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut count = 0;
+    while let Some(link) = coordinator.endpoint.accept().await {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            link.close(Refusal::QuotaExceeded);
+            continue;
+        };
+        count += 1;
+        let attended = attend(
+            Arc::clone(&coordinator),
+            link,
+            ConnectionId(count),
+            tasks.clone(),
+        );
+        tasks.spawn(async move {
+            attended.await;
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,345 @@
+//! The command line: every command, its options, defaults and examples.
+//!
+//! Values are parsed into their own types here, so that no command meets a malformed one. An
+//! option wins over its environment variable (`SHOAL_…`), which wins over what the state
+//! directory remembers, which wins over the default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use shoal_wire::{JoinTicket, NodeName};
+
+/// Moves files between machines: fast, verified, encrypted, directly from peer to peer.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Prints one JSON event per line instead of text (see docs/json.md).
+    #[arg(long, global = true, env = "SHOAL_JSON", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 ambiguous name, 5 no connection, \
+6 certificate or key, 7 refused, 8 transfer failed (what arrived is kept), 9 a different file is \
+already there, 10 no space, 11 local folder, permission or port, 130 interrupted.
+
+Logs go to standard error and are chosen by RUST_LOG (for example RUST_LOG=info).";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a server: it tracks peers and their files, and hands out who has what.
+    #[command(after_help = SERVER_EXAMPLES)]
+    Server(ServerArguments),
+    /// Runs a peer: it shares a folder and moves files directly to and from others.
+    ///
+    /// On a terminal it gives a prompt; without one it runs until SIGTERM.
+    #[command(after_help = PEER_EXAMPLES)]
+    Peer(PeerArguments),
+    /// Lists what peers offer: all connected peers, or the files of one.
+    #[command(after_help = "Examples:\n  shoal ls\n  shoal ls anna\n  shoal ls anna:photos/2024")]
+    Ls {
+        /// A peer, or a folder of a peer: PEER or PEER:PATH.
+        place: Option<String>,
+        #[command(flatten)]
+        joined: JoinedArguments,
+    },
+    /// Searches the names of all announced files, letter case ignored.
+    #[command(
+        after_help = "Examples:\n  shoal search report\n  shoal search .iso --limit 20 --json"
+    )]
+    Search {
+        /// Text that the path contains.
+        text: String,
+        /// Most results.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        limit: u32,
+        #[command(flatten)]
+        joined: JoinedArguments,
+    },
+    /// Fetches files or folders directly from the peers that have them.
+    ///
+    /// Each is verified to its BLAKE3 root. An interrupted fetch goes on where it stopped when the
+    /// same command runs again. A file that is there already is never replaced without --overwrite.
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArguments),
+    /// Shows the server, this node's identity and what it remembers.
+    #[command(after_help = "Examples:\n  shoal status\n  shoal status --json")]
+    Status {
+        #[command(flatten)]
+        joined: JoinedArguments,
+    },
+    /// Gives orders to the server that runs on this machine, over its local control socket.
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl {
+        /// State directory of the server.
+        #[arg(long, value_name = "DIR", env = "SHOAL_SERVER_STATE_DIR")]
+        state_dir: Option<PathBuf>,
+        #[command(subcommand)]
+        order: Order,
+    },
+    /// Makes a self-signed certificate: server.key (mode 0600) and server.crt.
+    #[command(
+        after_help = "Examples:\n  shoal certs\n  shoal certs --dir /etc/shoal --name files.example.org"
+    )]
+    Certs {
+        /// Where to write the two files.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// A host name or IP address besides localhost, 127.0.0.1 and ::1; may be repeated.
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        /// Replaces files that are already there.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Shows the main job: a server and three peers exchange real files on this machine.
+    #[command(after_help = "Examples:\n  shoal demo\n  shoal demo --size-mb 512")]
+    Demo {
+        /// Size of the large generated file, in MiB.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=16_384))]
+        size_mb: u64,
+    },
+    /// Prints the completion script of a shell.
+    #[command(
+        after_help = "Examples:\n  shoal completions bash > ~/.local/share/bash-completion/completions/shoal\n  shoal completions zsh > ~/.zfunc/_shoal"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the man page, or writes one page per command.
+    #[command(
+        after_help = "Examples:\n  shoal man | man -l -\n  shoal man --dir /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Writes shoal.1 and one page per command into this folder.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+const SERVER_EXAMPLES: &str = "Examples:
+  shoal server                                   identity and certificate are made at first start
+  shoal server --addr 0.0.0.0:8080 --files-dir /srv/files
+  shoal server --key server.key --cert server.crt
+  shoal ctl status                               asks the running server";
+
+const PEER_EXAMPLES: &str = "Examples:
+  shoal peer --join shoaljoin1…                  the line that the server printed; remembered
+  shoal peer                                     the server from last time
+  shoal peer --server-addr files.example.org:8080 --server-cert server.crt
+  shoal peer --server-addr 127.0.0.1:8080 --no-verify-tls </dev/null   as a daemon";
+
+const GET_EXAMPLES: &str = "Examples:
+  shoal get report.pdf                           wherever it is
+  shoal get anna:photos/2024 -o ~/pictures       a folder of one peer, as a tree
+  shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
+  shoal get data.bin --json | jq .               progress as JSON lines";
+
+const CTL_EXAMPLES: &str = "Examples:
+  shoal ctl peers
+  shoal ctl fetch anna reports/may.pdf           into the server's folder
+  shoal ctl push manual.pdf anna                 from the server's folder
+  shoal ctl transfer anna data.bin bob           anna to bob, directly";
+
+/// `shoal server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArguments {
+    /// Address to listen on.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "SHOAL_ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) addr: SocketAddr,
+    /// Private key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Certificate to show, PEM; peers that pinned the server's key do not need it.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Folder with the server's own files.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SHOAL_FILES_DIR",
+        default_value = "./server_files"
+    )]
+    pub(crate) files_dir: PathBuf,
+    /// Where identity, catalog and control socket are kept.
+    #[arg(long, value_name = "DIR", env = "SHOAL_SERVER_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Name to show; the host's name by default.
+    #[arg(long)]
+    pub(crate) name: Option<NodeName>,
+    /// Offers hidden files too.
+    #[arg(long)]
+    pub(crate) hidden: bool,
+}
+
+/// `shoal peer`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArguments {
+    #[command(flatten)]
+    pub(crate) joined: JoinedArguments,
+    /// Folder to share and to receive into.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SHOAL_FILES_DIR",
+        default_value = "./files"
+    )]
+    pub(crate) files_dir: PathBuf,
+    /// UDP port for other peers; 0 takes any free one.
+    #[arg(long, env = "SHOAL_PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Name to show; remembered. The host's name at first.
+    #[arg(long)]
+    pub(crate) name: Option<NodeName>,
+    /// Offers hidden files too.
+    #[arg(long)]
+    pub(crate) hidden: bool,
+    /// Refuses files that the server pushes.
+    #[arg(long)]
+    pub(crate) no_push: bool,
+}
+
+/// Which server, and how it is trusted: shared by the peer and the one-shot commands.
+#[derive(Debug, Args)]
+pub(crate) struct JoinedArguments {
+    /// Joins by the ticket that the server printed, which pins its key.
+    #[arg(long, value_name = "TICKET", conflicts_with_all = ["server_addr", "server_cert", "no_verify_tls"])]
+    pub(crate) join: Option<JoinTicket>,
+    /// Server to use instead of the remembered one.
+    #[arg(long, value_name = "HOST:PORT", env = "SHOAL_SERVER_ADDR")]
+    pub(crate) server_addr: Option<String>,
+    /// Trusts this certificate (PEM) instead of the system's.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "no_verify_tls",
+        requires = "server_addr"
+    )]
+    pub(crate) server_cert: Option<PathBuf>,
+    /// Accepts any certificate: whoever sits in between can pretend to be the server.
+    #[arg(long, requires = "server_addr")]
+    pub(crate) no_verify_tls: bool,
+    /// Where identity, name and server of this peer are kept.
+    #[arg(long, value_name = "DIR", env = "SHOAL_PEER_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// `shoal get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArguments {
+    /// Names, paths, PEER:PATH or the first 6 or more digits of a hash.
+    #[arg(required = true, value_name = "WHAT")]
+    pub(crate) wanted: Vec<String>,
+    /// Folder to put it in.
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output_dir: PathBuf,
+    /// Replaces a different file that is already there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) joined: JoinedArguments,
+}
+
+/// What `shoal ctl` orders.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Order {
+    /// Lists the connected peers.
+    Peers,
+    /// Lists the files that the server knows, or those whose name contains TEXT.
+    Files {
+        /// Text that the path contains.
+        text: Option<String>,
+    },
+    /// Asks a peer for its files, over its connection.
+    List {
+        /// Name or leading digits of its id.
+        peer: String,
+        /// Only this folder.
+        path: Option<String>,
+    },
+    /// Asks a peer about one file: size, time, hash.
+    Request {
+        /// Name or leading digits of its id.
+        peer: String,
+        /// Path at the peer.
+        file: String,
+    },
+    /// Fetches a file of a peer into the server's folder.
+    Fetch {
+        /// Name or leading digits of its id.
+        peer: String,
+        /// Path at the peer.
+        file: String,
+        /// Replaces a different file that is already there.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Gives a file of the server's folder to a peer.
+    Push {
+        /// Path in the server's folder.
+        file: String,
+        /// Name or leading digits of its id.
+        peer: String,
+        /// Replaces a different file that is already there.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Has one peer fetch a file from another, directly.
+    Transfer {
+        /// The peer that has it.
+        from: String,
+        /// Path at that peer.
+        file: String,
+        /// The peer that gets it.
+        to: String,
+        /// Replaces a different file that is already there.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Has a peer scan its folder again.
+    Rescan {
+        /// Name or leading digits of its id.
+        peer: String,
+    },
+    /// Ends a peer's connection.
+    Disconnect {
+        /// Name or leading digits of its id.
+        peer: String,
+    },
+    /// Shows how the server is.
+    Status,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_or_codes() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|text| text.contains("Examples:")),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+}

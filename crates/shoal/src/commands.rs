@@ -1,0 +1,43 @@
+//! One module per command; each takes its arguments and an [`Output`] and ends in a result.
+
+mod certs;
+mod ctl;
+mod demo;
+pub(crate) mod get;
+pub(crate) mod list;
+mod pages;
+pub(crate) mod peer;
+mod server;
+pub(crate) mod status;
+
+use crate::args::Command;
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Server(arguments) => server::run(arguments, output).await,
+        Command::Peer(arguments) => peer::run(arguments, output).await,
+        Command::Ls { place, joined } => list::list(place, &joined, output).await,
+        Command::Search {
+            text,
+            limit,
+            joined,
+        } => list::search(&text, limit, &joined, output).await,
+        Command::Get(arguments) => get::run(arguments, output).await,
+        Command::Status { joined } => status::run(&joined, output).await,
+        Command::Ctl { state_dir, order } => ctl::run(state_dir, order, output).await,
+        Command::Certs {
+            dir,
+            names,
+            overwrite,
+        } => certs::run(&dir, names, overwrite, output),
+        Command::Demo { size_mb } => demo::run(size_mb, output).await,
+        Command::Completions { shell } => {
+            pages::completions(shell, output);
+            Ok(())
+        }
+        Command::Man { dir } => pages::man(dir, output),
+    }
+}

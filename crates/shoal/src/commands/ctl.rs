@@ -1,0 +1,248 @@
+//! `shoal ctl`: orders for the server that runs on this machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use shoal_node::state::StateDir;
+use shoal_server::control::client::{self, ControlError};
+use shoal_server::control::{ControlEvent, ControlRequest, TransferOutcome};
+use shoal_wire::{Refusal, escape};
+
+use crate::args::Order;
+use crate::exit::{Code, Failure, code_of};
+use crate::interrupt::Interrupt;
+use crate::output::progress::{Progress, Standing};
+use crate::output::{Output, duration, size, table, when};
+
+/// Gives one order and shows what the server says until it is carried out.
+pub(super) async fn run(
+    state_dir: Option<PathBuf>,
+    order: Order,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let state = StateDir::open(state_dir.as_deref(), "server")?;
+    let mut shown = Shown::new(output);
+    let socket = state.control_socket_path();
+    let request = request(order);
+    let sent = tokio::select! {
+        sent = client::send(&socket, &request, |event| shown.take(event)) => sent,
+        () = interrupt.received() => {
+            let text = "interrupted: give the order again to go on";
+            return Err(Failure::new(Code::Interrupted, text));
+        }
+    };
+    shown.conclude(sent)
+}
+
+fn request(order: Order) -> ControlRequest {
+    match order {
+        Order::Peers => ControlRequest::Peers,
+        Order::Files { text } => ControlRequest::Files { text },
+        Order::List { peer, path } => ControlRequest::List { peer, path },
+        Order::Request { peer, file } => ControlRequest::Request { peer, file },
+        Order::Fetch {
+            peer,
+            file,
+            overwrite,
+        } => ControlRequest::Fetch {
+            peer,
+            file,
+            overwrite,
+        },
+        Order::Push {
+            file,
+            peer,
+            overwrite,
+        } => ControlRequest::Push {
+            file,
+            peer,
+            overwrite,
+        },
+        Order::Transfer {
+            from,
+            file,
+            to,
+            overwrite,
+        } => ControlRequest::Transfer {
+            from,
+            file,
+            to,
+            overwrite,
+        },
+        Order::Rescan { peer } => ControlRequest::Rescan { peer },
+        Order::Disconnect { peer } => ControlRequest::Disconnect { peer },
+        Order::Status => ControlRequest::Status,
+    }
+}
+
+/// What has been shown of an answer; rows of a table are kept until all are there.
+struct Shown {
+    output: Output,
+    rows: Vec<Vec<String>>,
+    progress: Option<Progress>,
+    failure: Option<Failure>,
+}
+
+impl Shown {
+    fn new(output: &Output) -> Self {
+        Self {
+            output: output.clone(),
+            rows: Vec::new(),
+            progress: None,
+            failure: None,
+        }
+    }
+
+    fn take(&mut self, event: ControlEvent) {
+        match &event {
+            ControlEvent::Progress {
+                path: _,
+                total_bytes,
+                verified_bytes,
+                ..
+            } => {
+                let output = &self.output;
+                let progress = self.progress.get_or_insert_with(|| Progress::start(output));
+                progress.show(&Standing {
+                    verified_bytes: *verified_bytes,
+                    total_bytes: *total_bytes,
+                    files: 1,
+                    ..Standing::default()
+                });
+                return;
+            }
+            ControlEvent::Failed { code, message } => {
+                let code = code_of(Refusal::from_code(u64::from(*code)));
+                self.failure = Some(Failure::new(code, escape(message.as_bytes())));
+                return;
+            }
+            ControlEvent::Done => return,
+            _ => {}
+        }
+        if self.output.is_json() {
+            self.pass_on(&event);
+        } else {
+            self.show(event);
+        }
+    }
+
+    /// The server's event as it is, under this program's version and name for it.
+    fn pass_on(&self, event: &ControlEvent) {
+        if let Ok(Value::Object(mut fields)) = serde_json::to_value(event)
+            && let Some(Value::String(name)) = fields.remove("event")
+        {
+            self.output.machine(&name, Value::Object(fields));
+        }
+    }
+
+    fn show(&mut self, event: ControlEvent) {
+        let line = match event {
+            ControlEvent::Peer {
+                node,
+                name,
+                observed,
+                connected_ms,
+                files,
+                total_bytes,
+                rtt_us,
+                ..
+            } => {
+                self.rows.push(vec![
+                    escape(name.as_bytes()),
+                    format!("{files} files"),
+                    size(total_bytes),
+                    duration(Duration::from_millis(connected_ms)),
+                    format!("{:.1} ms", rtt_us as f64 / 1e3),
+                    observed,
+                    node.chars().take(10).collect(),
+                ]);
+                return;
+            }
+            ControlEvent::File {
+                peer_name,
+                online,
+                path,
+                size: bytes,
+                mtime_ns,
+                hash,
+                ..
+            } => {
+                let away = if online { "" } else { "  (away)" };
+                let hash = hash.map(|hash| hash.chars().take(12).collect());
+                self.rows.push(vec![
+                    size(bytes),
+                    when(mtime_ns),
+                    hash.unwrap_or_else(|| "(not hashed)".to_owned()),
+                    format!(
+                        "{}:{}{away}",
+                        escape(peer_name.as_bytes()),
+                        escape(path.as_bytes())
+                    ),
+                ]);
+                return;
+            }
+            ControlEvent::Transferred {
+                path,
+                outcome,
+                hash,
+                total_bytes,
+            } => {
+                let word = match outcome {
+                    TransferOutcome::Fetched => "transferred",
+                    TransferOutcome::UpToDate => "up to date",
+                };
+                format!(
+                    "{word:<11} {}  {}  {hash}",
+                    escape(path.as_bytes()),
+                    size(total_bytes)
+                )
+            }
+            ControlEvent::Rescanned {
+                files,
+                changed,
+                removed,
+            } => {
+                format!("{files} file(s): {changed} new or changed, {removed} gone")
+            }
+            ControlEvent::Disconnected { name } => {
+                format!("disconnected {}", escape(name.as_bytes()))
+            }
+            ControlEvent::Status {
+                server,
+                name,
+                agent,
+                address,
+                uptime_ms,
+                peers,
+                files,
+                total_bytes,
+                own_files,
+            } => {
+                format!(
+                    "server      {} {server}\n            at {address}, {}, up {}\nknows       {peers} peers, {files} files, {} ({own_files} files of its own)",
+                    escape(name.as_bytes()),
+                    escape(agent.as_bytes()),
+                    duration(Duration::from_millis(uptime_ms)),
+                    size(total_bytes),
+                )
+            }
+            ControlEvent::Progress { .. } | ControlEvent::Failed { .. } | ControlEvent::Done => {
+                return;
+            }
+        };
+        self.output.event("ctl", Value::Null, || line);
+    }
+
+    fn conclude(self, sent: Result<(), ControlError>) -> Result<(), Failure> {
+        if let Some(progress) = self.progress {
+            progress.end();
+        }
+        if !self.rows.is_empty() {
+            self.output.event("ctl", Value::Null, || table(&self.rows));
+        }
+        sent?;
+        self.failure.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,123 @@
+//! `shoal peer`: runs the peer, with a prompt on a terminal and as a daemon without one.
+
+use std::io::IsTerminal;
+
+use serde_json::json;
+use shoal_link::Protocol;
+use shoal_node::peer::{Event, Peer, PeerOptions};
+use shoal_node::share::{Share, ShareOptions};
+use shoal_node::state::StateDir;
+use shoal_node::tasks::Tasks;
+use shoal_store::folder::Folder;
+use shoal_store::index::Index;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::args::PeerArguments;
+use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::prompt;
+
+/// Runs until SIGINT, SIGTERM or `quit`.
+pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let state = StateDir::open(arguments.joined.state_dir.as_deref(), "peer")?;
+    let _lock = state.lock()?;
+    let mut settings = state.settings()?;
+    let server = server_of(&arguments.joined, &settings)?;
+    let name = node_name(arguments.name.clone(), &settings);
+    let folder =
+        Folder::open(&arguments.files_dir).map_err(|error| Failure::local(error.to_string()))?;
+    warn_if_unverified(&server, output);
+    let index = Index::open(&state.index_path())
+        .await
+        .map_err(|error| Failure::local(error.to_string()))?;
+    let tasks = Tasks::new();
+    let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
+    let hidden = arguments.hidden;
+    let options = PeerOptions {
+        share: Share::start(ShareOptions { folder, hidden }, index, &tasks),
+        endpoint,
+        server: server.clone(),
+        name: name.clone(),
+        agent: agent(),
+        accepts_offers: !arguments.no_push,
+        tasks,
+    };
+    let started = tokio::select! {
+        started = Peer::start(options) => started?,
+        () = interrupt.received() => return Ok(()),
+    };
+    let (peer, events) = started;
+    settings.name = Some(name.clone());
+    settings.server = Some(server);
+    state.save(&settings)?;
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if has_terminal && !output.is_json() {
+        output.note(&format!(
+            "{name} shares {}. Type 'help' for what it can do, Ctrl-D to quit.",
+            arguments.files_dir.display()
+        ));
+        prompt::run(
+            &peer,
+            events,
+            &state.history_path(),
+            (&mut interrupt, output),
+        )
+        .await?;
+    } else {
+        tell_until_stopped(events, &mut interrupt, output).await;
+    }
+    peer.shutdown().await;
+    Ok(())
+}
+
+async fn tell_until_stopped(
+    mut events: Receiver<Event>,
+    interrupt: &mut Interrupt,
+    output: &Output,
+) {
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => tell(&event, output),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            () = interrupt.received() => return,
+        }
+    }
+}
+
+fn tell(event: &Event, output: &Output) {
+    let (name, fields) = match event {
+        Event::Connected { server, observed } => (
+            "connected",
+            json!({ "server": server.to_string(), "observed": observed.to_string() }),
+        ),
+        Event::Announced { files } => ("announced", json!({ "files": files })),
+        Event::Disconnected { reason, retry_in } => (
+            "disconnected",
+            json!({ "reason": reason, "retry_in_ms": retry_in.as_millis() as u64 }),
+        ),
+    };
+    output.event(name, fields, || sentence(event));
+}
+
+/// An event as a person reads it.
+pub(crate) fn sentence(event: &Event) -> String {
+    match event {
+        Event::Connected { server, observed } => {
+            format!("connected to server {} as {observed}", server.short())
+        }
+        Event::Announced { files } => format!("announced {files} file(s)"),
+        Event::Disconnected { reason, retry_in } => {
+            format!(
+                "not connected: {reason}; trying again in {:.1} s",
+                retry_in.as_secs_f64()
+            )
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How a command ends: stable exit codes and the one sentence that explains them.
+//!
+//! Every error of the crates below becomes a [`Failure`] here or in the command that met it;
+//! `docs/exit-codes.md` lists the codes for users. A code's meaning never changes.
+
+use std::process::ExitCode;
+
+use shoal_link::{BindError, DialError};
+use shoal_node::fetch::FetchError;
+use shoal_node::plan::PlanError;
+use shoal_node::requests::RequestError;
+use shoal_node::session::ConnectError;
+use shoal_node::share::ShareError;
+use shoal_node::state::StateError;
+use shoal_server::control::client::ControlError;
+use shoal_server::server::StartError;
+use shoal_wire::Refusal;
+
+use crate::output::Output;
+
+/// The exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Anything without a code of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// No such file or peer.
+    NotFound = 3,
+    /// The name fits several files.
+    Ambiguous = 4,
+    /// The server cannot be reached.
+    NoConnection = 5,
+    /// A certificate, key or identity is not what it should be.
+    Trust = 6,
+    /// The other side refused.
+    Refused = 7,
+    /// A transfer failed; what arrived is kept.
+    TransferFailed = 8,
+    /// A different file is already there.
+    TargetExists = 9,
+    /// Not enough space.
+    NoSpace = 10,
+    /// A local folder, permission, port or state directory is in the way.
+    Local = 11,
+    /// Interrupted; the same command goes on where it stopped.
+    Interrupted = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why a command ends with something other than success.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+}
+
+impl Failure {
+    /// A failure with its code and its sentence.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// Something on this machine is in the way.
+    pub(crate) fn local(message: impl Into<String>) -> Self {
+        Self::new(Code::Local, message)
+    }
+
+    /// The code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The sentence.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Tells the user and gives the process's exit code.
+    pub(crate) fn report(self, output: &Output) -> ExitCode {
+        output.failure(&self);
+        self.code.into()
+    }
+}
+
+/// The exit code that a refusal leads to.
+pub(crate) fn code_of(refusal: Refusal) -> Code {
+    match refusal {
+        Refusal::NotFound | Refusal::PeerNotConnected => Code::NotFound,
+        Refusal::Ambiguous => Code::Ambiguous,
+        Refusal::Denied | Refusal::NotGranted | Refusal::GrantExpired | Refusal::QuotaExceeded => {
+            Code::Refused
+        }
+        Refusal::IdentityInUse | Refusal::WrongIdentity => Code::Trust,
+        Refusal::TargetExists => Code::TargetExists,
+        Refusal::NoSpace => Code::NoSpace,
+        Refusal::ShuttingDown | Refusal::VersionUnsupported => Code::NoConnection,
+        Refusal::Cancelled => Code::Interrupted,
+        Refusal::SourceChanged
+        | Refusal::SourceUnreadable
+        | Refusal::BadChunk
+        | Refusal::Unreachable
+        | Refusal::WriteFailed
+        | Refusal::TimedOut => Code::TransferFailed,
+        _ => Code::Other,
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let code = match error {
+            ControlError::NotRunning { .. } => Code::NoConnection,
+            ControlError::Denied { .. } => Code::Local,
+            _ => Code::Other,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let code = match &error {
+            ConnectError::Resolve { .. } => Code::Usage,
+            ConnectError::CertificateFile { .. } => Code::Local,
+            ConnectError::Unproven { .. } => Code::Trust,
+            ConnectError::Refused { source, .. } => match code_of(source.refusal()) {
+                Code::TransferFailed | Code::Other => Code::NoConnection,
+                code => code,
+            },
+            ConnectError::Dial { source, .. } => match source {
+                DialError::CertificateExpired
+                | DialError::WrongIdentity { .. }
+                | DialError::Untrusted { .. } => Code::Trust,
+                DialError::Refused(refusal) if code_of(*refusal) == Code::Trust => Code::Trust,
+                _ => Code::NoConnection,
+            },
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let code = match &error {
+            RequestError::Refused(report) => code_of(report.refusal),
+            _ => Code::NoConnection,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        let code = match error {
+            PlanError::Request(error) => return error.into(),
+            PlanError::Malformed { .. } => Code::Usage,
+            PlanError::NotFound { .. } => Code::NotFound,
+            PlanError::Ambiguous { .. } => Code::Ambiguous,
+            PlanError::Collision { .. } | PlanError::TooMany => Code::Other,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<&FetchError> for Failure {
+    fn from(error: &FetchError) -> Self {
+        let code = match error {
+            FetchError::NoSource => Code::NotFound,
+            FetchError::Partial(error) if is_of_folder(error) => Code::Local,
+            other => match code_of(other.refusal()) {
+                Code::Other => Code::TransferFailed,
+                code => code,
+            },
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Whether a partial is refused by the folder and not by the transfer.
+fn is_of_folder(error: &shoal_store::partial::PartialError) -> bool {
+    use shoal_store::partial::PartialError;
+    matches!(
+        error,
+        PartialError::Denied { .. }
+            | PartialError::FolderGone { .. }
+            | PartialError::Blocked { .. }
+            | PartialError::Busy
+            | PartialError::ReservedName
+    )
+}

@@ -1,0 +1,141 @@
+//! What a command prints: text for a person, or versioned JSON lines for a program.
+//!
+//! The only place that writes to the standard streams. Results go to standard output, progress
+//! and failures to standard error. Names from other machines arrive here as types that display
+//! escaped. A reader that went away (a closed pipe) ends the output, not the work.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this module is the program's mouth; everything else asks it to speak"
+)]
+
+pub(crate) mod progress;
+mod text;
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Failure;
+
+pub(crate) use text::{duration, size, table, when};
+
+/// Version of the JSON events, raised when the meaning of a field changes.
+const EVENTS_VERSION: u32 = 1;
+
+/// Where output goes and in what form. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    json: bool,
+    bars: Arc<indicatif::MultiProgress>,
+}
+
+impl Output {
+    /// JSON lines, or text.
+    pub(crate) fn new(json: bool) -> Self {
+        Self {
+            json,
+            bars: Arc::default(),
+        }
+    }
+
+    /// Whether events are JSON lines.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a moving progress display makes sense.
+    pub(crate) fn shows_bars(&self) -> bool {
+        !self.json && std::io::stderr().is_terminal()
+    }
+
+    /// A result: `text` for a person, `{"v":1,"event":name,…fields}` for a program.
+    pub(crate) fn event(&self, name: &str, fields: impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            self.emit(name, &fields);
+        } else {
+            let text = text();
+            self.bars.suspend(|| line_out(&text));
+        }
+    }
+
+    /// An event that only programs need.
+    pub(crate) fn machine(&self, name: &str, fields: impl Serialize) {
+        if self.json {
+            self.emit(name, &fields);
+        }
+    }
+
+    /// A remark for a person, on standard error.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.json {
+            self.bars.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// A warning that no form of output hides.
+    pub(crate) fn warn(&self, text: &str) {
+        if self.json {
+            self.emit("warning", &json!({ "message": text }));
+        }
+        self.bars.suspend(|| eprintln!("shoal: warning: {text}"));
+    }
+
+    /// The end of a command that failed.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if self.json {
+            let fields = json!({ "code": failure.code() as u8, "message": failure.message() });
+            self.emit("error", &fields);
+        }
+        self.bars
+            .suspend(|| eprintln!("shoal: {}", failure.message()));
+    }
+
+    /// Bytes as they are, for scripts and pages.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        let mut out = std::io::stdout().lock();
+        let _closed_pipe = out.write_all(bytes).and_then(|()| out.flush());
+    }
+
+    fn emit(&self, name: &str, fields: &impl Serialize) {
+        let mut event = json!({ "v": EVENTS_VERSION, "event": name });
+        let fields = serde_json::to_value(fields).unwrap_or(Value::Null);
+        if let (Value::Object(event), Value::Object(fields)) = (&mut event, fields) {
+            event.extend(fields);
+        }
+        line_out(&event.to_string());
+    }
+}
+
+fn line_out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _closed_pipe = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Sends logs to standard error, by `RUST_LOG`; warnings only where it is not set.
+pub(crate) fn start_logging(output: &Output) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let bars = output.bars.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(move || AboveBars(bars.clone()));
+    subscriber.init();
+}
+
+/// Writes log lines above moving bars.
+struct AboveBars(Arc<indicatif::MultiProgress>);
+
+impl Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.suspend(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

@@ -1,0 +1,123 @@
+//! How far a command is: a moving bar on a terminal, JSON events for programs, nothing else.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use shoal_wire::NodeName;
+
+use super::Output;
+
+/// Time between two JSON progress events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(500);
+/// Most names of sources on the bar.
+const SOURCES_SHOWN: usize = 3;
+
+/// What there is to show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    /// Bytes verified.
+    pub(crate) verified_bytes: u64,
+    /// Bytes in all.
+    pub(crate) total_bytes: u64,
+    /// Files that are over.
+    pub(crate) files_ended: u64,
+    /// Files in all.
+    pub(crate) files: u64,
+    /// From whom.
+    pub(crate) sources: Vec<NodeName>,
+}
+
+/// The progress of one command.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_event: Option<Instant>,
+    /// What was there before the command began, in bytes: not part of its rate.
+    resumed_bytes: Option<u64>,
+}
+
+impl Progress {
+    /// Begins with nothing shown.
+    pub(crate) fn start(output: &Output) -> Self {
+        let bar = output.shows_bars().then(|| {
+            let bar = output.bars.add(ProgressBar::new(0));
+            let template = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━━─"));
+            }
+            bar
+        });
+        Self {
+            output: output.clone(),
+            bar,
+            started: Instant::now(),
+            last_event: None,
+            resumed_bytes: None,
+        }
+    }
+
+    /// Shows where the command stands.
+    pub(crate) fn show(&mut self, standing: &Standing) {
+        let resumed = *self.resumed_bytes.get_or_insert(standing.verified_bytes);
+        if let Some(bar) = &self.bar {
+            bar.set_length(standing.total_bytes);
+            bar.set_position(standing.verified_bytes);
+            bar.set_message(message(standing));
+        }
+        let is_due = self
+            .last_event
+            .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
+        if self.output.is_json() && is_due {
+            self.last_event = Some(Instant::now());
+            let received = standing.verified_bytes.saturating_sub(resumed);
+            let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+            let rate = received as f64 / seconds;
+            let left = standing.total_bytes.saturating_sub(standing.verified_bytes);
+            let seconds_left = (rate > 0.0).then(|| (left as f64 / rate).ceil());
+            self.output.machine(
+                "progress",
+                json!({
+                    "verified_bytes": standing.verified_bytes,
+                    "total_bytes": standing.total_bytes,
+                    "files_ended": standing.files_ended,
+                    "files": standing.files,
+                    "bytes_per_second": rate.round(),
+                    "seconds_left": seconds_left,
+                    "sources": names(standing),
+                }),
+            );
+        }
+    }
+
+    /// Removes the bar; what took how long.
+    pub(crate) fn end(self) -> Duration {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+        self.started.elapsed()
+    }
+}
+
+fn names(standing: &Standing) -> Vec<String> {
+    standing.sources.iter().map(ToString::to_string).collect()
+}
+
+fn message(standing: &Standing) -> String {
+    let mut message = String::new();
+    if standing.files > 1 {
+        message = format!("{}/{} files  ", standing.files_ended, standing.files);
+    }
+    let shown = names(standing);
+    let more = shown.len().saturating_sub(SOURCES_SHOWN);
+    if !shown.is_empty() {
+        let first = &shown[..shown.len() - more];
+        message.push_str(&format!("from {}", first.join(", ")));
+    }
+    if more > 0 {
+        message.push_str(&format!(" and {more} more"));
+    }
+    message
+}
