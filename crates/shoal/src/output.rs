@@ -5,7 +5,6 @@
 //! escaped. A reader that went away (a closed pipe) ends the output, not the work.
 
 #![expect(
-    clippy::print_stdout,
     clippy::print_stderr,
     reason = "this module is the program's mouth; everything else asks it to speak"
 )]

@@ -138,101 +138,11 @@ impl Shown {
     }
 
     fn show(&mut self, event: ControlEvent) {
-        let line = match event {
-            ControlEvent::Peer {
-                node,
-                name,
-                observed,
-                connected_ms,
-                files,
-                total_bytes,
-                rtt_us,
-                ..
-            } => {
-                self.rows.push(vec![
-                    escape(name.as_bytes()),
-                    format!("{files} files"),
-                    size(total_bytes),
-                    duration(Duration::from_millis(connected_ms)),
-                    format!("{:.1} ms", rtt_us as f64 / 1e3),
-                    observed,
-                    node.chars().take(10).collect(),
-                ]);
-                return;
-            }
-            ControlEvent::File {
-                peer_name,
-                online,
-                path,
-                size: bytes,
-                mtime_ns,
-                hash,
-                ..
-            } => {
-                let away = if online { "" } else { "  (away)" };
-                let hash = hash.map(|hash| hash.chars().take(12).collect());
-                self.rows.push(vec![
-                    size(bytes),
-                    when(mtime_ns),
-                    hash.unwrap_or_else(|| "(not hashed)".to_owned()),
-                    format!(
-                        "{}:{}{away}",
-                        escape(peer_name.as_bytes()),
-                        escape(path.as_bytes())
-                    ),
-                ]);
-                return;
-            }
-            ControlEvent::Transferred {
-                path,
-                outcome,
-                hash,
-                total_bytes,
-            } => {
-                let word = match outcome {
-                    TransferOutcome::Fetched => "transferred",
-                    TransferOutcome::UpToDate => "up to date",
-                };
-                format!(
-                    "{word:<11} {}  {}  {hash}",
-                    escape(path.as_bytes()),
-                    size(total_bytes)
-                )
-            }
-            ControlEvent::Rescanned {
-                files,
-                changed,
-                removed,
-            } => {
-                format!("{files} file(s): {changed} new or changed, {removed} gone")
-            }
-            ControlEvent::Disconnected { name } => {
-                format!("disconnected {}", escape(name.as_bytes()))
-            }
-            ControlEvent::Status {
-                server,
-                name,
-                agent,
-                address,
-                uptime_ms,
-                peers,
-                files,
-                total_bytes,
-                own_files,
-            } => {
-                format!(
-                    "server      {} {server}\n            at {address}, {}, up {}\nknows       {peers} peers, {files} files, {} ({own_files} files of its own)",
-                    escape(name.as_bytes()),
-                    escape(agent.as_bytes()),
-                    duration(Duration::from_millis(uptime_ms)),
-                    size(total_bytes),
-                )
-            }
-            ControlEvent::Progress { .. } | ControlEvent::Failed { .. } | ControlEvent::Done => {
-                return;
-            }
-        };
-        self.output.event("ctl", Value::Null, || line);
+        if let Some(row) = row(&event) {
+            self.rows.push(row);
+        } else if let Some(line) = line(event) {
+            self.output.event("ctl", Value::Null, || line);
+        }
     }
 
     fn conclude(self, sent: Result<(), ControlError>) -> Result<(), Failure> {
@@ -245,4 +155,96 @@ impl Shown {
         sent?;
         self.failure.map_or(Ok(()), Err)
     }
+}
+
+/// The row that an event adds to a table, if that is how it is shown.
+fn row(event: &ControlEvent) -> Option<Vec<String>> {
+    match event {
+        ControlEvent::Peer {
+            node,
+            name,
+            observed,
+            connected_ms,
+            files,
+            total_bytes,
+            rtt_us,
+            ..
+        } => Some(vec![
+            escape(name.as_bytes()),
+            format!("{files} files"),
+            size(*total_bytes),
+            duration(Duration::from_millis(*connected_ms)),
+            format!("{:.1} ms", *rtt_us as f64 / 1e3),
+            observed.clone(),
+            node.chars().take(10).collect(),
+        ]),
+        ControlEvent::File {
+            peer_name,
+            online,
+            path,
+            size: bytes,
+            mtime_ns,
+            hash,
+            ..
+        } => {
+            let away = if *online { "" } else { "  (away)" };
+            let hash = hash.as_ref().map(|hash| hash.chars().take(12).collect());
+            let name = escape(peer_name.as_bytes());
+            Some(vec![
+                size(*bytes),
+                when(*mtime_ns),
+                hash.unwrap_or_else(|| "(not hashed)".to_owned()),
+                format!("{name}:{}{away}", escape(path.as_bytes())),
+            ])
+        }
+        _ => None,
+    }
+}
+
+/// The line that shows an event by itself.
+fn line(event: ControlEvent) -> Option<String> {
+    Some(match event {
+        ControlEvent::Transferred {
+            path,
+            outcome,
+            hash,
+            total_bytes,
+        } => {
+            let word = match outcome {
+                TransferOutcome::Fetched => "transferred",
+                TransferOutcome::UpToDate => "up to date",
+            };
+            let path = escape(path.as_bytes());
+            format!("{word:<11} {path}  {}  {hash}", size(total_bytes))
+        }
+        ControlEvent::Rescanned {
+            files,
+            changed,
+            removed,
+        } => format!("{files} file(s): {changed} new or changed, {removed} gone"),
+        ControlEvent::Disconnected { name } => {
+            format!("disconnected {}", escape(name.as_bytes()))
+        }
+        ControlEvent::Status {
+            server,
+            name,
+            agent,
+            address,
+            uptime_ms,
+            peers,
+            files,
+            total_bytes,
+            own_files,
+        } => {
+            let (name, agent) = (escape(name.as_bytes()), escape(agent.as_bytes()));
+            let (up, bytes) = (
+                duration(Duration::from_millis(uptime_ms)),
+                size(total_bytes),
+            );
+            format!(
+                "server      {name} {server}\n            at {address}, {agent}, up {up}\nknows       {peers} peers, {files} files, {bytes} ({own_files} files of its own)"
+            )
+        }
+        _ => return None,
+    })
 }
