@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_wire::message::{Outcome, TransferProgress};
@@ -89,6 +89,8 @@ struct Shared {
     total_bytes: AtomicU64,
     verified_bytes: AtomicU64,
     durable_bytes: AtomicU64,
+    /// Set once: what was there when it first counted.
+    resumed_bytes: OnceLock<u64>,
     stop: CancellationToken,
     started: Instant,
     told: Mutex<Told>,
@@ -128,6 +130,12 @@ impl Transfer {
     /// How much is verified, in bytes.
     pub fn verified_bytes(&self) -> u64 {
         self.0.verified_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How much has come since it began, in bytes: what is verified, less what was there before.
+    pub fn received_bytes(&self) -> u64 {
+        let before = self.0.resumed_bytes.get().copied().unwrap_or(0);
+        self.verified_bytes().saturating_sub(before)
     }
 
     /// Asks it to stop; what arrived is kept.
@@ -176,6 +184,7 @@ impl Transfer {
 
     /// It counts from `bytes` again: that much is there, and nothing more.
     pub fn restarted(&self, bytes: u64) {
+        let _first = self.0.resumed_bytes.get_or_init(|| bytes);
         self.0.durable_bytes.store(bytes, Ordering::Relaxed);
         self.0.verified_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -223,6 +232,7 @@ impl Transfers {
             total_bytes: AtomicU64::new(0),
             verified_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
+            resumed_bytes: OnceLock::new(),
             stop: CancellationToken::new(),
             started: Instant::now(),
             told: Mutex::new(Told {

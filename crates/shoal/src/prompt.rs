@@ -31,8 +31,7 @@ const HISTORY_LINES: usize = 1000;
 /// Hits of one `files TEXT`.
 const HITS_MAX: u32 = 200;
 
-const HELP: &str = "\
-  scan                  looks at the shared folder again
+const HELP: &str = "  scan                  looks at the shared folder again
   announce              the same, and says what the server knows of it
   list                  lists what this peer shares
   list PEER[:PATH]      lists what another peer shares ('server' for the server's own)

@@ -28,6 +28,9 @@ pub(super) async fn keep_session(shared: Arc<Shared>, first: Session) {
     loop {
         let end = run(&shared, &session).await;
         shared.disconnected();
+        if end == LinkError::ClosedHere(Refusal::ShuttingDown) {
+            return;
+        }
         let mut reason = end.to_string();
         session = loop {
             let retry_in = backoff.handle_failure(&mut rand::rng());

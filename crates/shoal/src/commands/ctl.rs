@@ -107,6 +107,7 @@ impl Shown {
                 let progress = self.progress.get_or_insert_with(|| Progress::start(output));
                 progress.show(&Standing {
                     verified_bytes: *verified_bytes,
+                    received_bytes: *verified_bytes,
                     total_bytes: *total_bytes,
                     files: 1,
                     ..Standing::default()

@@ -215,11 +215,16 @@ impl Course {
     fn standing(&self) -> Standing {
         Standing {
             verified_bytes: self.transfers.iter().map(Transfer::verified_bytes).sum(),
+            received_bytes: self.received_bytes(),
             total_bytes: self.total_bytes,
             files_ended: self.fetched + self.up_to_date + self.failed,
             files: self.targets.len() as u64,
             sources: self.sources.clone(),
         }
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.transfers.iter().map(Transfer::received_bytes).sum()
     }
 
     fn ended(&mut self, position: usize, result: &Result<Fetched, FetchError>) {
@@ -266,7 +271,7 @@ impl Course {
     }
 
     fn conclude(self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
-        let bytes: u64 = self.transfers.iter().map(Transfer::verified_bytes).sum();
+        let bytes = self.received_bytes();
         let fields = json!({
             "fetched": self.fetched,
             "up_to_date": self.up_to_date,

@@ -18,6 +18,8 @@ const SOURCES_SHOWN: usize = 3;
 pub(crate) struct Standing {
     /// Bytes verified.
     pub(crate) verified_bytes: u64,
+    /// Of these, received by this command.
+    pub(crate) received_bytes: u64,
     /// Bytes in all.
     pub(crate) total_bytes: u64,
     /// Files that are over.
@@ -35,8 +37,6 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     started: Instant,
     last_event: Option<Instant>,
-    /// What was there before the command began, in bytes: not part of its rate.
-    resumed_bytes: Option<u64>,
 }
 
 impl Progress {
@@ -55,13 +55,11 @@ impl Progress {
             bar,
             started: Instant::now(),
             last_event: None,
-            resumed_bytes: None,
         }
     }
 
     /// Shows where the command stands.
     pub(crate) fn show(&mut self, standing: &Standing) {
-        let resumed = *self.resumed_bytes.get_or_insert(standing.verified_bytes);
         if let Some(bar) = &self.bar {
             bar.set_length(standing.total_bytes);
             bar.set_position(standing.verified_bytes);
@@ -72,9 +70,8 @@ impl Progress {
             .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
         if self.output.is_json() && is_due {
             self.last_event = Some(Instant::now());
-            let received = standing.verified_bytes.saturating_sub(resumed);
             let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-            let rate = received as f64 / seconds;
+            let rate = standing.received_bytes as f64 / seconds;
             let left = standing.total_bytes.saturating_sub(standing.verified_bytes);
             let seconds_left = (rate > 0.0).then(|| (left as f64 / rate).ceil());
             self.output.machine(
