@@ -19,7 +19,7 @@ use shoal_wire::{Communication, FileEntry, NodeId, NodeName, Refusal, ShortText}
 use tokio::sync::Semaphore;
 
 use crate::addresses::believable;
-use crate::coordinator::{Coordinator, plain};
+use crate::coordinator::Coordinator;
 use crate::lookup::{Asker, fitting};
 use crate::refused::{catalog_failed, refused};
 
@@ -185,7 +185,7 @@ impl Answers {
         let found = self
             .coordinator
             .catalog
-            .search(&plain(text), &online, page_limit(limit))
+            .search(text.as_str(), &online, page_limit(limit))
             .await;
         let (rows, more) = found.map_err(catalog_failed)?;
         let hits = rows.into_iter().map(|row| Hit {
@@ -209,7 +209,7 @@ impl Answers {
             .view(move |view| view.summaries(after.as_ref(), Instant::now()))
             .await?;
         let (mut peers, cut) = fitting(peers, |peer: &PeerSummary| {
-            SUMMARY_BYTES + plain(&peer.agent).len()
+            SUMMARY_BYTES + peer.agent.as_str().len()
         });
         let more = cut || peers.len() > PAGE_MAX_ENTRIES;
         peers.truncate(PAGE_MAX_ENTRIES);

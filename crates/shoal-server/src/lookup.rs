@@ -15,7 +15,7 @@ use shoal_wire::{
 
 use crate::addresses::told_to;
 use crate::catalog::{Located, Nodes, Question, Row, Sought};
-use crate::coordinator::{Coordinator, plain};
+use crate::coordinator::Coordinator;
 use crate::refused::{catalog_failed, refused};
 
 /// How long a grant holds: a fetch that takes longer asks again.
@@ -79,7 +79,7 @@ impl Coordinator {
         let (sought, by_hash) = match wanted {
             Wanted::Path(path) => (Sought::Path(path), false),
             Wanted::Blob(hash) => (Sought::Blob(hash), true),
-            Wanted::Text(text) => (Sought::Text(plain(&text)), false),
+            Wanted::Text(text) => (Sought::Text(text.as_str().to_owned()), false),
         };
         let question = Question {
             sought,

@@ -181,8 +181,10 @@ impl Server {
     }
 }
 
-/// Keeps the server's own files in the catalog.
+/// Keeps the server's own files in the catalog, under the name by which people ask for them.
 async fn feed_catalog(coordinator: Arc<Coordinator>) {
+    let name = SERVER.parse();
+    let name = name.unwrap_or_else(|_| coordinator.name.clone());
     let mut feed = coordinator.share.feed();
     loop {
         let batch = feed.next().await;
@@ -193,8 +195,8 @@ async fn feed_catalog(coordinator: Arc<Coordinator>) {
             added: Bounded::truncated(batch.added),
             removed: Bounded::truncated(batch.removed),
         };
-        let (node, name) = (coordinator.node(), &coordinator.name);
-        if let Err(error) = coordinator.catalog.apply(&node, name, &announce).await {
+        let node = coordinator.node();
+        if let Err(error) = coordinator.catalog.apply(&node, &name, &announce).await {
             tracing::error!(%error, "the server's own files are out of date in the catalog, starting over");
             tokio::time::sleep(Duration::from_secs(5)).await;
             feed = coordinator.share.feed();

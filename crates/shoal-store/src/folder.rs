@@ -51,7 +51,7 @@ impl FileStat {
 /// # Errors
 /// What the system answers.
 pub fn stat_of(file: &File) -> io::Result<FileStat> {
-    Ok(stat_from(&file.metadata()?))
+    Ok(FileStat::from(&file.metadata()?))
 }
 
 /// Why a folder cannot be used.
@@ -248,7 +248,7 @@ impl Folder {
         if !metadata.is_file() {
             return Err(OpenError::NotRegular);
         }
-        Ok((file, stat_from(&metadata)))
+        Ok((file, FileStat::from(&metadata)))
     }
 
     fn new(handle: OwnedFd, path: PathBuf) -> Self {
@@ -256,14 +256,16 @@ impl Folder {
     }
 }
 
-fn stat_from(metadata: &Metadata) -> FileStat {
-    FileStat {
-        size: metadata.len(),
-        mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-        ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        mode: metadata.mode(),
+impl From<&Metadata> for FileStat {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            mode: metadata.mode(),
+        }
     }
 }
 

@@ -106,6 +106,11 @@ impl ShortText {
     pub fn new(text: &str) -> Self {
         Self(text[..text.floor_char_boundary(SHORT_TEXT_MAX_BYTES)].to_owned())
     }
+
+    /// The text as it was said: to compare, never to show.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for ShortText {

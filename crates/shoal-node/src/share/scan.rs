@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use shoal_store::folder::FileStat;
@@ -64,24 +63,11 @@ fn note(
     let Ok(metadata) = entry.metadata() else {
         return;
     };
-    let stat = stat_of(&metadata);
+    let stat = FileStat::from(&metadata);
     if stat.entry_size().is_some() {
         found.insert(path, stat);
     } else {
         skipped.count(format!("{path}: larger than the largest file"));
-    }
-}
-
-fn stat_of(metadata: &std::fs::Metadata) -> FileStat {
-    let nanoseconds =
-        |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-    FileStat {
-        size: metadata.size(),
-        mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-        ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        mode: metadata.mode(),
     }
 }
 
