@@ -93,25 +93,29 @@ pub(crate) struct Joined {
 }
 
 impl Joined {
-    /// Connects for one command: nothing is announced.
+    /// Connects for one command: nothing is announced. A machine's first ticket is remembered.
     pub(crate) async fn connect(
         joined: &JoinedArguments,
         output: &Output,
     ) -> Result<Self, Failure> {
         let state = StateDir::open(joined.state_dir.as_deref(), "peer")?;
-        let settings = state.settings()?;
+        let mut settings = state.settings()?;
         let server = server_of(joined, &settings)?;
         warn_if_unverified(&server, output);
         let endpoint = open_endpoint(&state, 0, Vec::new()).await?;
         let connect = Connect {
             endpoint: endpoint.clone(),
-            server,
+            server: server.clone(),
             name: node_name(None, &settings),
             serving: false,
             instance: rand::random(),
             agent: agent(),
         };
         let session = Session::connect(&connect).await?;
+        if joined.join.is_some() && settings.server.is_none() {
+            settings.server = Some(server);
+            state.save(&settings)?;
+        }
         Ok(Self { endpoint, session })
     }
 

@@ -53,6 +53,10 @@ impl From<Code> for ExitCode {
     }
 }
 
+/// What to do about a server whose certificate is not trusted.
+const HOW_TO_TRUST: &str = ". Join with 'shoal peer --join TICKET', the line that 'shoal server' prints, or name its \
+certificate with --server-cert FILE";
+
 /// Why a command ends with something other than success.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -167,7 +171,15 @@ impl From<ConnectError> for Failure {
                 _ => Code::NoConnection,
             },
         };
-        Self::new(code, error.to_string())
+        let mut message = error.to_string();
+        if let ConnectError::Dial {
+            source: DialError::Untrusted { .. },
+            ..
+        } = &error
+        {
+            message.push_str(HOW_TO_TRUST);
+        }
+        Self::new(code, message)
     }
 }
 
