@@ -285,7 +285,7 @@ async fn hear(
             Some(Communication::FileGet(ranges)) => {
                 let bytes_asked: u64 = ranges
                     .indexes(&serving.layout)
-                    .ok_or_else(|| refuse(Refusal::Malformed, "a chunk outside the file"))?
+                    .ok_or_else(|| refuse(Refusal::Unexpected, "a chunk outside the file"))?
                     .map(|index| serving.layout.len_bytes(index))
                     .sum();
                 before += current;

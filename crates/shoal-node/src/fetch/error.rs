@@ -52,6 +52,14 @@ pub enum FetchError {
         /// Which chunk.
         index: ChunkIndex,
     },
+    /// The chunk hashes from a provider do not lead to the file's hash.
+    #[error("{peer} ({}) sent a false hash list: it was discarded and {peer} is not asked again", node.short())]
+    FalseList {
+        /// Its name.
+        peer: NodeName,
+        /// Its id.
+        node: NodeId,
+    },
     /// A provider does not keep to the protocol.
     #[error("{peer} ({}) broke the protocol: {what}", node.short())]
     Misbehaved {
@@ -93,7 +101,7 @@ impl FetchError {
         match self {
             Self::NoSource | Self::Unreachable { .. } | Self::Lost { .. } => Refusal::Unreachable,
             Self::Refused { refusal, .. } => *refusal,
-            Self::BadChunk { .. } => Refusal::BadChunk,
+            Self::BadChunk { .. } | Self::FalseList { .. } => Refusal::BadChunk,
             Self::Misbehaved { .. } => Refusal::Unexpected,
             Self::SourceChanged { .. } => Refusal::SourceChanged,
             Self::TargetExists { .. } | Self::Finish(FinishError::TargetExists) => {

@@ -105,13 +105,13 @@ impl Attempt<'_> {
         match answered.map_err(|error| FetchError::of_request(self.provider, error))? {
             Communication::FileResponse(response) if response.entry.path == wanted.path => {
                 let entry = response.entry;
-                match (wanted.hash, entry.hash) {
-                    (Some(wanted), Some(is)) if wanted != is => Err(FetchError::refused(
-                        self.provider,
-                        Refusal::SourceChanged,
-                        "",
-                    )),
-                    _ => Ok(entry),
+                let is_wanted = wanted.hash.is_none_or(|hash| {
+                    entry.size == wanted.size && entry.hash.is_none_or(|is| is == hash)
+                });
+                if is_wanted {
+                    Ok(entry)
+                } else {
+                    Err(self.source_changed())
                 }
             }
             _ => Err(FetchError::misbehaved(self.provider, "no file response")),
@@ -134,9 +134,8 @@ impl Attempt<'_> {
             hashes.push(root);
         }
         while hashes.len() < count {
-            let heard = stream.recv.hear(STALL_DEADLINE).await;
-            match heard.map_err(|error| FetchError::of_hearing(self.provider, error))? {
-                Some(Communication::HashListPage(page)) if !page.is_empty() => {
+            match self.hear(&mut stream.recv).await? {
+                Communication::HashListPage(page) if !page.is_empty() => {
                     hashes.extend_from_slice(&page);
                 }
                 _ => return Err(FetchError::misbehaved(self.provider, "no hash list")),
@@ -144,7 +143,10 @@ impl Attempt<'_> {
         }
         HashList::verified(layout, &root, hashes)
             .map(Some)
-            .ok_or_else(|| FetchError::misbehaved(self.provider, "a false hash list"))
+            .ok_or_else(|| FetchError::FalseList {
+                peer: self.provider.name.clone(),
+                node: self.provider.node,
+            })
     }
 
     async fn look_at_target(&self, entry: &FileEntry) -> Target {
@@ -218,11 +220,17 @@ impl Attempt<'_> {
         let mut previous: Option<Piece> = None;
         let mut spare = Vec::new();
         loop {
-            let hearing =
-                self.hear_piece(&mut stream.recv, chunks, std::mem::take(&mut spare), list);
+            let buffer = std::mem::take(&mut spare);
+            // Only a failure to store ends the other half: a source cannot put off that its wrong
+            // chunk is noticed, and a write is never left half done.
+            let hearing = async {
+                Ok(self
+                    .hear_piece(&mut stream.recv, chunks, buffer, list)
+                    .await)
+            };
             let storing = self.store(disk, previous.take());
-            let (heard, stored) = tokio::join!(hearing, storing);
-            spare = stored?;
+            let (heard, stored) = tokio::try_join!(hearing, storing)?;
+            spare = stored;
             previous = heard?;
             if previous.is_none() || disk.is_sync_due() {
                 if let Some(piece) = previous.take() {
@@ -251,6 +259,10 @@ impl Attempt<'_> {
             Err(StoreError::BadChunk(index)) => Err(self.bad_chunk(index)),
             Err(StoreError::Partial(error)) => Err(error.into()),
         }
+    }
+
+    fn source_changed(&self) -> FetchError {
+        FetchError::refused(self.provider, Refusal::SourceChanged, "")
     }
 
     fn bad_chunk(&self, index: ChunkIndex) -> FetchError {
@@ -357,15 +369,11 @@ impl Attempt<'_> {
             return Err(FetchError::misbehaved(self.provider, "a chunk is missing"));
         };
         let root = hashes.root();
-        let expected = said.or(self.provider.entry.hash);
-        if expected.is_some_and(|expected| expected != root) {
+        let mut expected = [said, self.provider.entry.hash].into_iter().flatten();
+        if expected.any(|expected| expected != root) {
             // Each chunk was as its sender said, so they are of different versions.
             disk.forget_all().await?;
-            return Err(FetchError::refused(
-                self.provider,
-                Refusal::SourceChanged,
-                "",
-            ));
+            return Err(self.source_changed());
         }
         let named = FileEntry {
             hash: Some(root),

@@ -27,6 +27,8 @@ pub(super) fn look(
     let (file, stat) = match folder.open_file(target) {
         Ok(opened) => opened,
         Err(OpenError::NotFound) => return Target::Absent,
+        // Opening the partial says what is in the way.
+        Err(OpenError::Symlink) if is_behind_a_link(folder, target) => return Target::Absent,
         Err(_) => return Target::Different,
     };
     if stat.size != size.bytes() {
@@ -39,4 +41,9 @@ pub(super) fn look(
         Ok(hashes) if hashes.root() == root => Target::Same(root),
         _ => Target::Different,
     }
+}
+
+fn is_behind_a_link(folder: &Folder, target: &SafePath) -> bool {
+    let parent = target.parent();
+    parent.is_some_and(|parent| matches!(folder.stat(&parent), Err(OpenError::Symlink)))
 }

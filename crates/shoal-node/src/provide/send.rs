@@ -31,9 +31,12 @@ impl Provide {
         sent: &mut SentHashes,
         (send, transfer): (&mut SendStream, &Transfer),
     ) -> Result<(), Stop> {
-        let indexes = ranges
-            .indexes(&serving.layout)
-            .ok_or_else(|| refuse(Refusal::Malformed, "a chunk outside the file was asked for"))?;
+        let indexes = ranges.indexes(&serving.layout).ok_or_else(|| {
+            refuse(
+                Refusal::Unexpected,
+                "a chunk outside the file was asked for",
+            )
+        })?;
         let mut indexes = indexes.peekable();
         let mut next = match indexes.peek() {
             Some(first) => self.prepare(serving, *first).await?,

@@ -1,0 +1,108 @@
+//! A node that fetches, into a temporary folder.
+
+use std::path::{Path, PathBuf};
+
+use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, Source};
+use shoal_node::tasks::Tasks;
+use shoal_node::transfers::{Direction, Transfer, Transfers};
+use shoal_store::folder::Folder;
+
+use super::content::path;
+use super::{endpoint, soon};
+
+pub(crate) struct Receiver {
+    root: tempfile::TempDir,
+    transfers: Transfers,
+    fetcher: Fetcher,
+}
+
+impl Receiver {
+    pub(crate) async fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(root.path().join("in")).expect("a folder");
+        std::fs::create_dir(root.path().join("outside")).expect("a folder");
+        Self {
+            root,
+            transfers: Transfers::new(),
+            fetcher: Fetcher::new(endpoint(&[]).await, Tasks::new(), None),
+        }
+    }
+
+    /// The folder that it receives into.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.root.path().join("in")
+    }
+
+    /// A folder beside it, in which nothing has any business.
+    pub(crate) fn outside(&self) -> PathBuf {
+        self.root.path().join("outside")
+    }
+
+    pub(crate) fn job(&self, sources: Vec<Source>, target: &str) -> FetchJob {
+        let name = "somebody".parse().expect("a name");
+        let target = path(target);
+        let transfer = self
+            .transfers
+            .begin(Direction::Receiving, target.clone(), name);
+        FetchJob {
+            sources,
+            folder: Folder::open(&self.folder()).expect("a folder"),
+            target,
+            overwrite: false,
+            transfer,
+        }
+    }
+
+    pub(crate) async fn run(&self, job: FetchJob) -> Result<Fetched, FetchError> {
+        soon(self.fetcher.fetch(job)).await
+    }
+
+    /// Fetches to a path that is also the name of the file at its source.
+    pub(crate) async fn fetch(
+        &self,
+        sources: Vec<Source>,
+        target: &str,
+    ) -> Result<Fetched, FetchError> {
+        self.run(self.job(sources, target)).await
+    }
+
+    /// Fetches with something done meanwhile, which gets what counts the progress.
+    pub(crate) async fn fetch_while<Done>(
+        &self,
+        job: FetchJob,
+        meanwhile: impl FnOnce(Transfer) -> Done,
+    ) -> Result<Fetched, FetchError>
+    where
+        Done: Future<Output = ()>,
+    {
+        let doing = meanwhile(job.transfer.clone());
+        let (fetched, ()) = tokio::join!(self.run(job), doing);
+        fetched
+    }
+
+    pub(crate) fn read(&self, target: &str) -> Vec<u8> {
+        std::fs::read(self.folder().join(target)).expect("a received file")
+    }
+
+    pub(crate) fn has(&self, target: &str) -> bool {
+        self.folder().join(target).symlink_metadata().is_ok()
+    }
+
+    /// What lies outside its folder, by name.
+    pub(crate) fn strays(&self) -> Vec<PathBuf> {
+        let beside = names(self.root.path()).into_iter();
+        let beside =
+            beside.filter(|name| *name != Path::new("in") && *name != Path::new("outside"));
+        beside.chain(names(&self.outside())).collect()
+    }
+}
+
+/// The names in a folder, in order.
+pub(crate) fn names(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").file_name().into())
+        .collect();
+    names.sort();
+    names
+}
