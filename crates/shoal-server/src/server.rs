@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use shoal_core::registry::ConnectionId;
 use shoal_link::{BindError, Endpoint, EndpointConfig, Identity, Protocol, ServerCertificate};
 use shoal_node::fetch::Fetcher;
+use shoal_node::plan::SERVER;
 use shoal_node::provide::Provide;
 use shoal_node::share::{Share, ShareOptions, Totals};
 use shoal_node::state::StateDir;

@@ -61,7 +61,11 @@ pub async fn send(
     let mut stream = connect(socket).await?;
     let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
+    match stream.write_all(&line).await {
+        // Whoever may give no orders is told so before one is read.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     let mut reader = BufReader::new(stream);
     while let Some(line) = read_line(&mut reader).await? {
         let event: ControlEvent = serde_json::from_slice(&line).map_err(io::Error::from)?;
