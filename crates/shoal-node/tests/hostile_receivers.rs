@@ -179,6 +179,7 @@ async fn refusal(link: &Link, asked: &str, grant: Option<SignedGrant>) -> Option
         path: path(asked),
         hash: None,
         grant,
+        accepts_zstd: false,
     };
     let mut stream = ask(link, request).await;
     match answer(&mut stream, DEADLINE).await {
@@ -197,6 +198,7 @@ fn request(sharing: &Sharing, visitor: &shoal_link::Endpoint, asked: &str) -> Fi
         path: path(asked),
         hash: None,
         grant: Some(signed(&sharing.server, grant)),
+        accepts_zstd: false,
     }
 }
 

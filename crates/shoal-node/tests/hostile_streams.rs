@@ -21,6 +21,7 @@ async fn a_frame_that_does_not_decode_closes_its_link_and_no_other() {
         path: path("hello.txt"),
         hash: None,
         grant: None,
+        accepts_zstd: false,
     });
     let good = frame::encode(&request).unwrap();
     let mut longer = good.clone();
@@ -176,6 +177,7 @@ impl Visitor {
             path: path("hello.txt"),
             hash: None,
             grant: Some(signed(&club.server, grant)),
+            accepts_zstd: false,
         };
         Self {
             link: dial(&endpoint, &club.endpoint).await,

@@ -51,6 +51,7 @@ async fn a_server_is_answered_lists_requests_offers_and_rescans_and_nothing_else
         path: path("hello.txt"),
         hash: None,
         grant: None,
+        accepts_zstd: false,
     });
     assert_eq!(refusal_of(&club.link, &request).await, None);
     assert!(club.link.close_reason().is_none());

@@ -150,6 +150,7 @@ impl Orders {
             path,
             hash: None,
             grant: None,
+            accepts_zstd: false,
         });
         let mut conversation = Conversation::new(converse(&peer.link, &question).await?);
         let answer = answer(conversation.stream(), REQUEST_DEADLINE).await?;

@@ -330,6 +330,7 @@ async fn the_servers_own_files_come_over_the_link_itself() {
         path: path("own.txt"),
         hash: None,
         grant: None,
+        accepts_zstd: false,
     });
     let mut stream = anna.link.open().await.unwrap();
     stream.send.say(&request).await.unwrap();

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod grant;
 pub mod id;
 pub mod limits;
+pub mod manifest;
 pub mod message;
 pub mod path;
 pub mod refusal;

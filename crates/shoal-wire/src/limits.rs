@@ -41,5 +41,20 @@ pub const CHUNK_MAX_LOG2: u8 = 30;
 pub const CHUNKS_MAX: u64 = 16 * 1024;
 /// Largest file, in bytes: [`CHUNKS_MAX`] chunks of the largest size, 16 TiB.
 pub const FILE_MAX_BYTES: u64 = CHUNKS_MAX << CHUNK_MAX_LOG2;
+/// Most files in one pack of small files.
+pub const PACK_MAX_FILES: usize = 1024;
+/// Most content of one pack, in bytes: one chunk of the smallest kind.
+pub const PACK_MAX_BYTES: u64 = 1 << CHUNK_MIN_LOG2;
+/// Longest content of a symbolic link, in bytes (Linux `PATH_MAX` less the closing NUL).
+pub const LINK_TARGET_MAX_BYTES: usize = 4095;
+/// Longest name of an extended attribute, in bytes (Linux `XATTR_NAME_MAX`).
+pub const XATTR_NAME_MAX_BYTES: usize = 255;
+/// Longest value of an extended attribute that travels, in bytes: what most file systems hold
+/// beside an inode; longer ones are reported as lost.
+pub const XATTR_VALUE_MAX_BYTES: usize = 4096;
+/// Most extended attributes of one entry that travel.
+pub const XATTRS_MAX: usize = 32;
+/// Most bytes of a chunk or pack that may come compressed: both ends hold it whole.
+pub const COMPRESSED_MAX_BYTES: u64 = 1 << 24;
 /// Longest ticket, in characters.
 pub const TICKET_MAX_CHARS: usize = 2048;

@@ -17,8 +17,10 @@ use crate::file::FileEntry;
 use crate::grant::SignedGrant;
 use crate::id::{Hash, NodeId, Signature};
 use crate::limits::{
-    ADDRESSES_MAX, ANNOUNCE_MAX_ENTRIES, HASH_PAGE_MAX, LOCATED_MAX, PAGE_MAX_ENTRIES,
+    ADDRESSES_MAX, ANNOUNCE_MAX_ENTRIES, HASH_PAGE_MAX, LOCATED_MAX, PACK_MAX_FILES,
+    PAGE_MAX_ENTRIES,
 };
+use crate::manifest::{ManifestEntry, PackFiles};
 use crate::path::SafePath;
 use crate::refusal::Refusal;
 use crate::text::{NodeName, ShortText, capped_seq};
@@ -206,6 +208,65 @@ pub struct FileRequest {
     pub hash: Option<Hash>,
     /// The server's word for it; a server needs none from its peers, nor a peer from its server.
     pub grant: Option<SignedGrant>,
+    /// Whether chunks may come compressed.
+    pub accepts_zstd: bool,
+}
+
+/// How the bytes of a chunk or pack lie on the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    /// As they are.
+    Raw,
+    /// As one zstd frame, only where it was accepted and for at most
+    /// [`COMPRESSED_MAX_BYTES`](crate::limits::COMPRESSED_MAX_BYTES) of content.
+    Zstd {
+        /// Length of the frame, in bytes; shorter than the content.
+        len_bytes: u32,
+    },
+}
+
+/// Asks a provider what lies below a folder. Answered by [`Communication::ManifestPage`]s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRequest {
+    /// The folder, or a single file; the whole share where `None`.
+    pub folder: Option<SafePath>,
+    /// Whether owners are wanted.
+    pub owner: bool,
+    /// Whether extended attributes are wanted.
+    pub xattrs: bool,
+    /// The server's word for it, as in [`FileRequest`].
+    pub grant: Option<SignedGrant>,
+}
+
+/// Asks a provider for one pack of small files. Answered by [`Pack`]; others may follow on the
+/// same stream, also before the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackGet {
+    /// The files.
+    pub files: PackFiles,
+    /// Whether the pack may come compressed.
+    pub accepts_zstd: bool,
+    /// The server's word for them, as in [`FileRequest`]; needed once per stream.
+    pub grant: Option<SignedGrant>,
+}
+
+/// What became of one file of a [`PackGet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PackedFile {
+    /// Its whole content is in the pack, with this BLAKE3.
+    Sent(Hash),
+    /// It is left out.
+    Refused(Refusal),
+}
+
+/// The head of a pack: what became of each file asked for, in that order. The contents of the
+/// files that were sent follow on the stream, one behind the other, outside any frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pack {
+    /// One for each file asked for.
+    pub files: Bounded<PackedFile, PACK_MAX_FILES>,
+    /// How the contents lie on the stream.
+    pub encoding: Encoding,
 }
 
 /// A provider's description of the file it is about to serve.
@@ -216,8 +277,8 @@ pub struct FileResponse {
     pub entry: FileEntry,
 }
 
-/// The head of one chunk; `len_bytes` raw bytes follow it on the stream, outside any frame.
-/// Chunks come in the order asked for.
+/// The head of one chunk; its bytes follow on the stream, outside any frame, as many as
+/// `encoding` says: `len_bytes` where it is raw. Chunks come in the order asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChunk {
     /// Position in the file.
@@ -226,6 +287,8 @@ pub struct FileChunk {
     pub len_bytes: u64,
     /// The chunk's hash: its BLAKE3 chaining value, or the root where it is the only chunk.
     pub hash: Hash,
+    /// How the bytes lie on the stream.
+    pub encoding: Encoding,
 }
 
 /// An offer: "fetch this". Sent by a server to a peer (a push when `provider` names the server
@@ -347,8 +410,8 @@ pub enum Communication {
     FileGet(ChunkRanges),
     /// 10: Provider to receiver: a chunk, its bytes follow.
     FileChunk(FileChunk),
-    /// 11: Receiver to provider: so many chunks of those asked for, counted from the first, are
-    /// verified and durable.
+    /// 11: Receiver to provider: so many chunks or packs of those asked for, counted from the
+    /// first, are verified and durable.
     FileChunkAck {
         /// How many, cumulative.
         durable_chunks: u32,
@@ -427,6 +490,19 @@ pub enum Communication {
     },
     /// 26: Peer to server: my addresses are now these. Answered by `FileAcknowledge` 0.
     AddressUpdate(Addresses),
+    /// 27: Receiver to provider: what lies below this folder?
+    ManifestRequest(ManifestRequest),
+    /// 28: Provider to receiver: the next entries of a manifest.
+    ManifestPage {
+        /// Files first, by path in byte order; then folders and symbolic links.
+        entries: Bounded<ManifestEntry, PAGE_MAX_ENTRIES>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// 29: Receiver to provider: send these small files.
+    PackGet(PackGet),
+    /// 30: Provider to receiver: the files of a pack, their contents follow.
+    Pack(Pack),
 }
 
 impl Communication {

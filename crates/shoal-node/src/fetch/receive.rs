@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_link::{Link, RecvStream, SendStream, Stream};
 use shoal_store::hashing::HashList;
 use shoal_store::partial::{Content, FinishOptions, Source};
-use shoal_wire::message::{FileRequest, Outcome, Provider};
+use shoal_wire::message::{Encoding, FileRequest, Outcome, Provider};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, FileEntry, Hash, Refusal};
 
 use super::disk::{Disk, Piece, StoreError};
@@ -53,6 +53,7 @@ impl Attempt<'_> {
             path: self.provider.entry.path.clone(),
             hash: self.provider.entry.hash,
             grant: self.provider.grant.clone(),
+            accepts_zstd: false,
         });
         converse(link, &request)
             .await
@@ -288,8 +289,9 @@ impl Attempt<'_> {
             let Communication::FileChunk(head) = self.hear(recv).await? else {
                 return Err(FetchError::misbehaved(self.provider, "no chunk"));
             };
-            let is_asked =
-                head.index == index.get() && head.len_bytes == chunks.layout.len_bytes(index);
+            let is_asked = head.index == index.get()
+                && head.len_bytes == chunks.layout.len_bytes(index)
+                && head.encoding == Encoding::Raw;
             if !is_asked {
                 return Err(FetchError::misbehaved(
                     self.provider,

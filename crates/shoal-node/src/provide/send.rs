@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shoal_link::SendStream;
 use shoal_store::folder::{FileStat, stat_of};
 use shoal_store::hashing::{ChunkHasher, HashList};
-use shoal_wire::message::FileChunk;
+use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, Refusal};
 
 use super::{Provide, Serving, Stop, refuse};
@@ -100,6 +100,7 @@ impl Provide {
             index: index.get(),
             len_bytes: range.end - range.start,
             hash: prepared.hash,
+            encoding: Encoding::Raw,
         };
         send.say(&Communication::FileChunk(head)).await?;
         let mut at = range.start + prepared.block.len() as u64;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use shoal_link::{Endpoint, Protocol, Stream};
 use shoal_node::fetch::Source;
 use shoal_node::tasks::Tasks;
-use shoal_wire::message::{Addresses, Bounded, FileChunk, FileResponse, Provider};
+use shoal_wire::message::{Addresses, Bounded, Encoding, FileChunk, FileResponse, Provider};
 use shoal_wire::{ChunkIndex, Communication, FileEntry, Hash, NodeId};
 
 use super::content::Content;
@@ -176,6 +176,7 @@ impl Requested {
             index,
             len_bytes,
             hash,
+            encoding: Encoding::Raw,
         };
         self.say(&Communication::FileChunk(head)).await
     }

@@ -1,6 +1,7 @@
 //! One sample of every message, with every kind of field filled.
 
 use shoal_wire::grant::{Grant, Scope, SignedGrant, Verb};
+use shoal_wire::manifest::*;
 use shoal_wire::message::*;
 use shoal_wire::{
     ChunkRanges, Communication, FileEntry, FileSize, Hash, NodeId, NodeName, Refusal, SafePath,
@@ -166,6 +167,7 @@ fn transfers() -> [(&'static str, Communication); 8] {
                 path: path("docs/a file.txt"),
                 hash: Some(Hash::new([0xaa; 32])),
                 grant: Some(grant(Scope::Blob(Hash::new([0xaa; 32])))),
+                accepts_zstd: true,
             }),
         ),
         (
@@ -189,6 +191,7 @@ fn transfers() -> [(&'static str, Communication); 8] {
                 index: 4768,
                 len_bytes: 1 << 20,
                 hash: Hash::new([3; 32]),
+                encoding: Encoding::Zstd { len_bytes: 1_000 },
             }),
         ),
         (
@@ -209,6 +212,81 @@ fn transfers() -> [(&'static str, Communication); 8] {
                 refusal: Refusal::QuotaExceeded,
                 detail: ShortText::new("too many files"),
                 retry_after_ms: Some(1_500),
+            }),
+        ),
+    ]
+}
+
+fn manifest_entries() -> Vec<ManifestEntry> {
+    let size = FileSize::new(5_000).expect("within the limit");
+    let entry = |path_text, kind, extras| ManifestEntry {
+        path: path(path_text),
+        kind,
+        mtime_ns: 1_700_000_000_123_456_789,
+        mode: 0o644,
+        extras,
+    };
+    let hash = Some(Hash::new([0xaa; 32]));
+    let extras = Extras {
+        owner: Some(Owner {
+            uid: 1000,
+            gid: 100,
+        }),
+        xattrs: Bounded::truncated(vec![Xattr::new(b"user.note", b"x").expect("short")]),
+        xattrs_left_out: 1,
+    };
+    let target = LinkTarget::new(b"a file.txt").expect("short");
+    vec![
+        entry(
+            "docs/a file.txt",
+            EntryKind::File { size, hash },
+            Some(extras),
+        ),
+        entry("docs/empty", EntryKind::Folder, None),
+        entry("docs/link", EntryKind::Symlink { target }, None),
+    ]
+}
+
+fn trees() -> [(&'static str, Communication); 4] {
+    let pack_file = PackFile {
+        path: path("docs/a file.txt"),
+        size: FileSize::new(5_000).expect("within the limit"),
+        mtime_ns: 1_700_000_000_123_456_789,
+    };
+    let packed = vec![
+        PackedFile::Sent(Hash::new([0xaa; 32])),
+        PackedFile::Refused(Refusal::SourceChanged),
+    ];
+    [
+        (
+            "manifest_request",
+            Communication::ManifestRequest(ManifestRequest {
+                folder: Some(path("docs")),
+                owner: true,
+                xattrs: false,
+                grant: Some(grant(Scope::Path(path("docs")))),
+            }),
+        ),
+        (
+            "manifest_page",
+            Communication::ManifestPage {
+                entries: Bounded::truncated(manifest_entries()),
+                more: true,
+            },
+        ),
+        (
+            "pack_get",
+            Communication::PackGet(PackGet {
+                files: PackFiles::new(vec![pack_file]).expect("small"),
+                accepts_zstd: false,
+                grant: None,
+            }),
+        ),
+        (
+            "pack",
+            Communication::Pack(Pack {
+                files: Bounded::truncated(packed),
+                encoding: Encoding::Raw,
             }),
         ),
     ]
@@ -298,6 +376,7 @@ pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     samples.extend(files());
     samples.extend(transfers());
     samples.extend(look_ups_and_offers());
+    samples.extend(trees());
     samples.extend(server());
     samples
 }
