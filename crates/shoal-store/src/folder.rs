@@ -86,7 +86,7 @@ pub enum FolderError {
 }
 
 impl FolderError {
-    fn of(path: PathBuf, source: io::Error) -> Self {
+    pub(crate) fn of(path: PathBuf, source: io::Error) -> Self {
         match Errno::from_io_error(&source) {
             Some(Errno::NOENT) => Self::Missing { path },
             Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Self::Denied { path },
@@ -204,32 +204,65 @@ impl Folder {
         Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
     }
 
+    /// Opens the folder at a path.
+    ///
+    /// # Errors
+    /// When it is missing, may not be read, or is no folder.
+    pub fn subfolder(&self, path: &SafePath) -> Result<Self, FolderError> {
+        let full_path = self.full_path(path);
+        platform::open_beneath(self.handle(), path.as_bytes(), FOLDER_FLAGS)
+            .map(|handle| Self::new(handle, full_path.clone()))
+            .map_err(|error| FolderError::of(full_path, error))
+    }
+
+    /// Opens the folder at a path, created with the folders above it if it is missing; that they
+    /// are durable is up to the caller. Tells whether it was missing.
+    ///
+    /// # Errors
+    /// When a file or a link is in the way, or the system refuses.
+    pub fn make_subfolder(&self, path: &SafePath) -> Result<(Self, bool), FolderError> {
+        match self.subfolder(path) {
+            Err(FolderError::Missing { .. }) => {}
+            opened => return Ok((opened?, false)),
+        }
+        let full_path = self.full_path(path);
+        self.create_each(path, |_| Ok(()))
+            .map(|handle| (Self::new(handle, full_path.clone()), true))
+            .map_err(|error| FolderError::of(full_path, error))
+    }
+
     pub(crate) fn handle(&self) -> BorrowedFd<'_> {
         self.0.handle.as_fd()
     }
 
     /// Opens the folder at a path, created with the folders above it if it is missing.
     pub(crate) fn open_or_create(&self, path: &SafePath) -> Result<Self, FolderError> {
-        let full_path = self
-            .0
-            .path
-            .join(std::ffi::OsStr::from_bytes(path.as_bytes()));
-        let opened = platform::open_beneath(self.handle(), path.as_bytes(), FOLDER_FLAGS);
-        let opened = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create_each(path),
-            outcome => outcome,
-        };
-        opened
+        match self.subfolder(path) {
+            Err(FolderError::Missing { .. }) => {}
+            opened => return opened,
+        }
+        let full_path = self.full_path(path);
+        self.create_each(path, platform::sync_folder)
             .map(|handle| Self::new(handle, full_path.clone()))
             .map_err(|error| FolderError::of(full_path, error))
     }
 
-    fn create_each(&self, path: &SafePath) -> io::Result<OwnedFd> {
+    fn full_path(&self, path: &SafePath) -> PathBuf {
+        let below = std::ffi::OsStr::from_bytes(path.as_bytes());
+        self.0.path.join(below)
+    }
+
+    /// Creates what is missing of a path; `created` is told of each folder that got a new name.
+    fn create_each(
+        &self,
+        path: &SafePath,
+        created: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<OwnedFd> {
         let mut reached: Option<OwnedFd> = None;
         for name in path.names() {
             let within = reached.as_ref().map_or(self.handle(), AsFd::as_fd);
             match rustix::fs::mkdirat(within, name, Mode::from_raw_mode(0o777)) {
-                Ok(()) => platform::sync_folder(within)?,
+                Ok(()) => created(within)?,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }

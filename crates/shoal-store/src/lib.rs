@@ -5,9 +5,11 @@
 //! received is deleted because of an error. All disk functions block; callers run them on a
 //! bounded pool. Only [`index::Index`] is asynchronous. This crate owns no socket and no task.
 
+pub mod attributes;
 pub mod durable;
 pub mod folder;
 pub mod hashing;
 pub mod index;
 pub mod partial;
 mod platform;
+pub mod staging;

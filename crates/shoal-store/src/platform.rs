@@ -17,7 +17,7 @@ mod system;
 #[path = "platform/portable.rs"]
 mod system;
 
-pub(crate) use system::{PROBE_FLAGS, open_beneath, punch_hole, rename_new};
+pub(crate) use system::{PROBE_FLAGS, open_beneath, punch_hole, rename_new, sync_file_system};
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: BorrowedFd<'_>) -> io::Result<()> {
@@ -70,9 +70,14 @@ fn is_link(folder: BorrowedFd<'_>, name: &[u8]) -> bool {
 }
 
 /// Renames by a second name and the removal of the first; fails if `to` is taken.
-fn link_then_unlink(folder: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
-    rustix::fs::linkat(folder, from, folder, to, AtFlags::empty())?;
-    rustix::fs::unlinkat(folder, from, AtFlags::empty())?;
+fn link_then_unlink(
+    from_folder: BorrowedFd<'_>,
+    from: &[u8],
+    to_folder: BorrowedFd<'_>,
+    to: &[u8],
+) -> io::Result<()> {
+    rustix::fs::linkat(from_folder, from, to_folder, to, AtFlags::empty())?;
+    rustix::fs::unlinkat(from_folder, from, AtFlags::empty())?;
     Ok(())
 }
 

@@ -32,6 +32,26 @@ pub enum Scope {
     Blob(Hash),
 }
 
+impl Scope {
+    /// Whether it covers the announced file at `path` with `hash`.
+    pub fn covers(&self, path: &SafePath, hash: Option<&Hash>) -> bool {
+        match self {
+            Self::Share => true,
+            Self::Path(scope) => path == scope || path.below(scope).is_some(),
+            Self::Blob(blob) => hash == Some(blob),
+        }
+    }
+
+    /// Whether it covers all that lies below `folder`, the whole share where `None`.
+    pub fn covers_folder(&self, folder: Option<&SafePath>) -> bool {
+        match (self, folder) {
+            (Self::Share, _) => true,
+            (Self::Path(_), Some(folder)) => self.covers(folder, None),
+            (Self::Path(_) | Self::Blob(_), _) => false,
+        }
+    }
+}
+
 /// A permission, before it is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -109,6 +129,19 @@ impl SignedGrant {
         hash: Option<&Hash>,
         now_ms: u64,
     ) -> Result<(), GrantError> {
+        let scope = self.scope_for(parties, now_ms)?;
+        scope
+            .covers(path, hash)
+            .then_some(())
+            .ok_or(GrantError::OutOfScope)
+    }
+
+    /// What `parties` may use this grant for, all but whether it covers a file. `now_ms` is
+    /// wall-clock time in milliseconds since 1970-01-01 UTC.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn scope_for(&self, parties: &GrantParties, now_ms: u64) -> Result<&Scope, GrantError> {
         let grant = &self.grant;
         let signed = || {
             self.signature
@@ -123,12 +156,7 @@ impl SignedGrant {
         if now_ms > grant.expires_at_ms.saturating_add(CLOCK_TOLERANCE_MS) {
             return Err(GrantError::Expired);
         }
-        let covers = match &grant.scope {
-            Scope::Share => true,
-            Scope::Path(scope) => path == scope || path.below(scope).is_some(),
-            Scope::Blob(blob) => hash == Some(blob),
-        };
-        covers.then_some(()).ok_or(GrantError::OutOfScope)
+        Ok(&grant.scope)
     }
 }
 

@@ -6,7 +6,6 @@
 use std::fs::{FileTimes, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use shoal_wire::Hash;
@@ -14,6 +13,7 @@ use shoal_wire::Hash;
 use super::Partial;
 use super::disk;
 use super::error::FinishError;
+use crate::attributes;
 use crate::hashing;
 use crate::platform;
 
@@ -72,7 +72,7 @@ impl Partial {
         }
         let mode = (options.mode & 0o777) | 0o600;
         self.part.set_permissions(Permissions::from_mode(mode))?;
-        let times = FileTimes::new().set_modified(time_of(options.mtime_ns));
+        let times = FileTimes::new().set_modified(attributes::time_of(options.mtime_ns));
         self.part.set_times(times)?;
         self.part.sync_all()?;
         self.rename(options.replace)?;
@@ -90,7 +90,7 @@ impl Partial {
         let renamed = if replace {
             rustix::fs::renameat(folder, part, folder, target).map_err(io::Error::from)
         } else {
-            platform::rename_new(folder, part, target)
+            platform::rename_new(folder, part, folder, target)
         };
         renamed.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY) => FinishError::TargetExists,
@@ -111,14 +111,4 @@ impl Partial {
             tracing::warn!(%error, "verified chunks could not be recorded");
         }
     }
-}
-
-fn time_of(mtime_ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(mtime_ns.unsigned_abs());
-    let time = if mtime_ns < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(distance)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(distance)
-    };
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
 }

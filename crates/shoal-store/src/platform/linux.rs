@@ -27,11 +27,28 @@ pub(crate) fn open_beneath(
     }
 }
 
-/// Renames within a folder; fails if `to` is taken.
-pub(crate) fn rename_new(folder: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
-    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+/// Renames from one folder to another of the same file system; fails if `to` is taken.
+pub(crate) fn rename_new(
+    from_folder: BorrowedFd<'_>,
+    from: &[u8],
+    to_folder: BorrowedFd<'_>,
+    to: &[u8],
+) -> io::Result<()> {
+    match rustix::fs::renameat_with(from_folder, from, to_folder, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(Errno::INVAL | Errno::NOSYS) => super::link_then_unlink(folder, from, to),
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            super::link_then_unlink(from_folder, from, to_folder, to)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes everything written to the file system of `folder` durable, also what others wrote;
+/// `false` if the system cannot. Fails for writes that failed since `folder` was opened.
+pub(crate) fn sync_file_system(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    match rustix::fs::syncfs(folder) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOSYS) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -21,9 +21,19 @@ pub(crate) fn open_beneath(
     super::walk_beneath(folder, path, flags)
 }
 
-/// Renames within a folder; fails if `to` is taken.
-pub(crate) fn rename_new(folder: BorrowedFd<'_>, from: &[u8], to: &[u8]) -> io::Result<()> {
-    super::link_then_unlink(folder, from, to)
+/// Renames from one folder to another of the same file system; fails if `to` is taken.
+pub(crate) fn rename_new(
+    from_folder: BorrowedFd<'_>,
+    from: &[u8],
+    to_folder: BorrowedFd<'_>,
+    to: &[u8],
+) -> io::Result<()> {
+    super::link_then_unlink(from_folder, from, to_folder, to)
+}
+
+/// Makes a whole file system durable; `false` because there is no portable way.
+pub(crate) fn sync_file_system(_folder: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Turns a range of a file into zeros that take no space; `false` because there is no portable way.

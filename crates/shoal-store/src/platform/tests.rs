@@ -33,9 +33,10 @@ fn a_rename_in_two_steps_does_not_replace() {
     let folder = File::open(root.path()).expect("opened");
     std::fs::write(root.path().join("new"), "new").expect("written");
     std::fs::write(root.path().join("old"), "old").expect("written");
-    let error = link_then_unlink(folder.as_fd(), b"new", b"old").expect_err("taken");
+    let error =
+        link_then_unlink(folder.as_fd(), b"new", folder.as_fd(), b"old").expect_err("taken");
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-    link_then_unlink(folder.as_fd(), b"new", b"free").expect("renamed");
+    link_then_unlink(folder.as_fd(), b"new", folder.as_fd(), b"free").expect("renamed");
     let names = |name: &str| std::fs::read_to_string(root.path().join(name)).ok();
     assert_eq!(names("old").as_deref(), Some("old"));
     assert_eq!(names("free").as_deref(), Some("new"));

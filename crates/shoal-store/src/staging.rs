@@ -1,0 +1,337 @@
+//! Staging: whole small files and links on their way to their names, in batches.
+//!
+//! A [`Staging`] is a private folder inside the receiving one. Files are written there under
+//! numbers, made durable many at a time, and then given their final names by a rename, so that a
+//! final name is absent or leads to the whole content. It is locked while it is in use and goes
+//! with its owner; one that a crash left behind is removed by the next owner. What is staged must
+//! have been verified by the caller.
+
+use std::fs::{File, FileTimes, Permissions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use shoal_wire::manifest::{Extras, LinkTarget};
+
+use crate::attributes::{self, NotKept};
+use crate::folder::{Folder, FolderError};
+use crate::platform;
+
+const PREFIX: &[u8] = b".shoal-";
+const SUFFIX: &[u8] = b".shoal-part";
+/// How often a new staging folder may be taken away between its creation and its lock.
+const ATTEMPTS: u32 = 16;
+
+/// What a staged file is like besides its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    /// Permission bits; only `0o777` of them are kept, and the owner can always read and write.
+    pub mode: u32,
+    /// Last modification, in nanoseconds since 1970-01-01 UTC.
+    pub mtime_ns: i64,
+    /// Owner and extended attributes, where they are to be kept.
+    pub extras: Option<&'a Extras>,
+}
+
+/// Something staged, to be placed by the [`Staging`] that it came from.
+#[derive(Debug)]
+pub struct Staged {
+    number: u64,
+    /// What of its attributes could not be kept.
+    pub not_kept: Vec<NotKept>,
+}
+
+/// Why something staged was not given its final name.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Something is at the target already and is not to be replaced.
+    #[error("a file of this name exists: move it away, or ask to replace it")]
+    TargetExists,
+    /// The target lies on another file system, where no rename leads.
+    #[error("the folder is on another file system")]
+    OtherFileSystem,
+    /// The disk refused.
+    #[error("the file cannot be completed: check the disk's room and permissions, then resume")]
+    Io(#[from] io::Error),
+}
+
+/// A private folder for files on their way.
+#[derive(Debug)]
+pub struct Staging {
+    root: Folder,
+    name: Vec<u8>,
+    handle: OwnedFd,
+    next: AtomicU64,
+}
+
+impl Staging {
+    /// Makes one inside `root`, after removing those that nobody holds any more.
+    ///
+    /// # Errors
+    /// When `root` cannot be written.
+    pub fn begin(root: &Folder) -> Result<Self, FolderError> {
+        remove_left_behind(root);
+        Self::make(root).map_err(|error| FolderError::of(root.path().to_owned(), error))
+    }
+
+    fn make(root: &Folder) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for attempt in 0..ATTEMPTS {
+            let number = RandomState::new().hash_one((std::process::id(), attempt));
+            let name = [PREFIX, format!("{number:016x}").as_bytes(), SUFFIX].concat();
+            rustix::fs::mkdirat(root.handle(), &name, Mode::RWXU)?;
+            let handle = rustix::fs::openat(root.handle(), &name, flags, Mode::empty())?;
+            // Another process may have taken it for one left behind before the lock was ours.
+            let is_locked = lock(&handle)?;
+            if is_locked && rustix::fs::fstat(&handle)?.st_nlink > 0 {
+                return Ok(Self {
+                    root: root.clone(),
+                    name,
+                    handle,
+                    next: AtomicU64::new(0),
+                });
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// Writes a whole file.
+    ///
+    /// # Errors
+    /// What the system answers; what was written of it goes with the staging.
+    pub fn write(&self, content: &[u8], attributes: &Attributes<'_>) -> io::Result<Staged> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let name = number.to_string();
+        let mut file = platform::open_name(self.handle.as_fd(), name.as_bytes(), flags, 0o600)?;
+        file.write_all(content)?;
+        let mut not_kept = Vec::new();
+        if let Some(extras) = attributes.extras {
+            not_kept = attributes::apply_extras(file.as_fd(), extras);
+        }
+        let mode = (attributes.mode & 0o777) | 0o600;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        let modified = attributes::time_of(attributes.mtime_ns);
+        file.set_times(FileTimes::new().set_modified(modified))?;
+        Ok(Staged { number, not_kept })
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn link(&self, target: &LinkTarget, mtime_ns: i64) -> io::Result<Staged> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = number.to_string();
+        rustix::fs::symlinkat(target.as_bytes(), &self.handle, &name)?;
+        let mut not_kept = Vec::new();
+        if attributes::set_link_time(self.handle.as_fd(), &name, mtime_ns).is_err() {
+            not_kept.push(NotKept::Time);
+        }
+        Ok(Staged { number, not_kept })
+    }
+
+    /// Makes everything staged and placed so far durable, in one go.
+    ///
+    /// # Errors
+    /// When the disk refuses, or failed to write anything since the staging was begun. What is
+    /// staged must then not be placed.
+    pub fn sync(&self) -> io::Result<()> {
+        if platform::sync_file_system(self.handle.as_fd())? {
+            return Ok(());
+        }
+        for number in 0..self.next.load(Ordering::Relaxed) {
+            match File::open(
+                attributes::path_beneath(self.root.path(), &self.name).join(number.to_string()),
+            ) {
+                Ok(file) => file.sync_all()?,
+                // It was placed; its new folder is synced by whoever placed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        platform::sync_folder(self.root.handle())
+    }
+
+    /// Gives something staged its final name in `folder`.
+    ///
+    /// # Errors
+    /// When something is there and `replace` is not set, or the disk refuses. It stays staged.
+    pub fn place(
+        &self,
+        staged: &Staged,
+        folder: &Folder,
+        (name, replace): (&[u8], bool),
+    ) -> Result<(), PlaceError> {
+        let number = staged.number.to_string();
+        let (from, to) = (self.handle.as_fd(), folder.handle());
+        let renamed = if replace {
+            rustix::fs::renameat(from, &number, to, name).map_err(io::Error::from)
+        } else {
+            platform::rename_new(from, number.as_bytes(), to, name)
+        };
+        renamed.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY) => PlaceError::TargetExists,
+            Some(Errno::XDEV) => PlaceError::OtherFileSystem,
+            _ => PlaceError::Io(error),
+        })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = remove_whole(&self.root, &self.name, &self.handle) {
+            tracing::debug!(%error, "a folder for files on their way was left behind");
+        }
+    }
+}
+
+/// Removes staging folders whose owners are gone.
+fn remove_left_behind(root: &Folder) {
+    let Ok(names) = names_in(root.handle()) else {
+        return;
+    };
+    for name in names {
+        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(root.handle(), &name, flags, Mode::empty());
+        let Ok(handle) = opened else { continue };
+        if !matches!(lock(&handle), Ok(true)) {
+            continue;
+        }
+        if let Err(error) = remove_whole(root, &name, &handle) {
+            tracing::debug!(%error, "a folder for files on their way was left behind");
+        }
+    }
+}
+
+fn remove_whole(root: &Folder, name: &[u8], handle: &OwnedFd) -> io::Result<()> {
+    for inside in names_in(handle.as_fd())? {
+        rustix::fs::unlinkat(handle, &inside, AtFlags::empty())?;
+    }
+    rustix::fs::unlinkat(root.handle(), name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}
+
+fn names_in(folder: std::os::fd::BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn lock(folder: &OwnedFd) -> io::Result<bool> {
+    match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const PLAIN: Attributes<'static> = Attributes {
+        mode: 0o640,
+        mtime_ns: 1_000_000_123,
+        extras: None,
+    };
+
+    fn names(path: &std::path::Path) -> Vec<String> {
+        let listed = fs::read_dir(path).expect("listed");
+        let mut names: Vec<String> = listed
+            .map(|entry| {
+                entry
+                    .expect("entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_placed_is_whole_with_its_attributes_and_nothing_is_left() {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let folder = Folder::open(root.path()).expect("opened");
+        let staging = Staging::begin(&folder).expect("begun");
+        let staged = staging.write(b"content", &PLAIN).expect("written");
+        let link = LinkTarget::new(b"a").expect("short");
+        let linked = staging.link(&link, 5_000_000_000).expect("linked");
+        staging.sync().expect("synced");
+        assert!(crate::partial::is_partial_name(
+            names(root.path())[0].as_bytes()
+        ));
+        staging
+            .place(&staged, &folder, (b"a", false))
+            .expect("placed");
+        staging
+            .place(&linked, &folder, (b"b", false))
+            .expect("placed");
+        drop(staging);
+        assert_eq!(names(root.path()), ["a", "b"]);
+        let metadata = fs::metadata(root.path().join("a")).expect("there");
+        assert_eq!(
+            (metadata.mode() & 0o7777, metadata.mtime_nsec()),
+            (0o640, 123)
+        );
+        assert_eq!(
+            fs::read_link(root.path().join("b")).expect("link"),
+            std::path::Path::new("a")
+        );
+        let time = fs::symlink_metadata(root.path().join("b"))
+            .expect("there")
+            .mtime();
+        assert_eq!(time, 5);
+    }
+
+    #[test]
+    fn a_taken_name_is_replaced_only_when_asked() {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let folder = Folder::open(root.path()).expect("opened");
+        let staging = Staging::begin(&folder).expect("begun");
+        fs::write(root.path().join("a"), "old").expect("written");
+        let staged = staging.write(b"new", &PLAIN).expect("written");
+        let refused = staging.place(&staged, &folder, (b"a", false));
+        assert!(matches!(refused, Err(PlaceError::TargetExists)));
+        assert_eq!(fs::read(root.path().join("a")).expect("read"), b"old");
+        staging
+            .place(&staged, &folder, (b"a", true))
+            .expect("placed");
+        assert_eq!(fs::read(root.path().join("a")).expect("read"), b"new");
+    }
+
+    #[test]
+    fn one_left_by_a_crash_is_removed_and_one_in_use_is_not() {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let folder = Folder::open(root.path()).expect("opened");
+        let left = root.path().join(".shoal-0123456789abcdef.shoal-part");
+        fs::create_dir(&left).expect("made");
+        fs::write(left.join("0"), "half").expect("written");
+        let in_use = Staging::begin(&folder).expect("begun");
+        assert!(!left.exists());
+        let staged = in_use.write(b"kept", &PLAIN).expect("written");
+        let other = Staging::begin(&folder).expect("begun");
+        in_use
+            .place(&staged, &folder, (b"a", false))
+            .expect("placed");
+        drop((in_use, other));
+        assert_eq!(names(root.path()), ["a"]);
+    }
+}
