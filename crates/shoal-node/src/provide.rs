@@ -7,7 +7,9 @@
 //!
 //! A file whose hash is not known is hashed while it is sent.
 
+mod pack;
 mod send;
+mod tree;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ use shoal_store::hashing::HashList;
 use shoal_wire::grant::{GrantError, GrantParties};
 use shoal_wire::limits::HASH_PAGE_MAX;
 use shoal_wire::message::{Bounded, FileRequest, FileResponse, Outcome};
-use shoal_wire::{ChunkLayout, ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal};
+use shoal_wire::{
+    ChunkLayout, ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal, Scope, SignedGrant,
+};
 use tokio::sync::mpsc;
 
 use self::send::SentHashes;
@@ -54,6 +58,16 @@ pub enum Permission {
         /// The node at the other end of the link.
         holder: NodeId,
     },
+}
+
+/// Whether a request is about files: one that [`Provide::answer`] answers.
+pub fn is_about_files(request: &Communication) -> bool {
+    matches!(
+        request,
+        Communication::FileRequest(_)
+            | Communication::ManifestRequest(_)
+            | Communication::PackGet(_)
+    )
 }
 
 /// Serves a share's files. Cheap to clone.
@@ -112,8 +126,26 @@ impl Provide {
         }
     }
 
+    /// Answers whatever asks for files, on its stream, to the end: a [`FileRequest`], a
+    /// manifest, or packs. Anything else is `Unexpected`.
+    pub async fn answer(&self, first: Communication, asker: Asker, mut stream: Stream) {
+        match first {
+            Communication::FileRequest(request) => self.serve(request, asker, stream).await,
+            Communication::ManifestRequest(request) => {
+                self.serve_manifest(request, asker, stream).await;
+            }
+            Communication::PackGet(first) => self.serve_packs(first, asker, stream).await,
+            _ => {
+                let report = Communication::refused(Refusal::Unexpected, "not about files");
+                // The asker may be gone.
+                let _gone = stream.send.say(&report).await;
+                stream.send.finish();
+            }
+        }
+    }
+
     /// Answers one [`FileRequest`] on its stream, to the end of the transfer.
-    pub async fn serve(&self, request: FileRequest, asker: Asker, mut stream: Stream) {
+    async fn serve(&self, request: FileRequest, asker: Asker, mut stream: Stream) {
         let serving = match self.admit(&request, &asker).await {
             Ok(serving) => serving,
             Err(Stop::Refuse(refusal, detail)) => {
@@ -183,13 +215,19 @@ impl Provide {
         asker: &Asker,
         hash: Option<&Hash>,
     ) -> Result<(), Stop> {
-        let Permission::Grant { server, holder } = asker.permission else {
+        let scope = self.scope_of(request.grant.as_ref(), asker)?;
+        if scope.covers(&request.path, hash) {
             return Ok(());
+        }
+        Err(refuse(Refusal::NotGranted, GrantError::OutOfScope))
+    }
+
+    /// What of the share is open to whoever asks.
+    fn scope_of(&self, grant: Option<&SignedGrant>, asker: &Asker) -> Result<Scope, Stop> {
+        let Permission::Grant { server, holder } = asker.permission else {
+            return Ok(Scope::Share);
         };
-        let grant = request
-            .grant
-            .as_ref()
-            .ok_or_else(|| refuse(Refusal::NotGranted, "no grant was shown"))?;
+        let grant = grant.ok_or_else(|| refuse(Refusal::NotGranted, "no grant was shown"))?;
         let parties = GrantParties {
             server,
             provider: self.node,
@@ -197,12 +235,11 @@ impl Provide {
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_ms = since_epoch.map_or(0, |time| time.as_millis() as u64);
-        grant
-            .check(&parties, &request.path, hash, now_ms)
-            .map_err(|error| match error {
-                GrantError::Expired => refuse(Refusal::GrantExpired, error),
-                _ => refuse(Refusal::NotGranted, error),
-            })
+        match grant.scope_for(&parties, now_ms) {
+            Ok(scope) => Ok(scope.clone()),
+            Err(error @ GrantError::Expired) => Err(refuse(Refusal::GrantExpired, error)),
+            Err(error) => Err(refuse(Refusal::NotGranted, error)),
+        }
     }
 
     async fn open(&self, shared: &SharedFile) -> Result<File, Stop> {

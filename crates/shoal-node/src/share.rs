@@ -8,6 +8,7 @@ mod feed;
 mod hashing;
 mod scan;
 mod table;
+mod tree;
 mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use self::table::Table;
 use crate::tasks::Tasks;
 
 pub use feed::{Batch, Feed};
+pub use tree::Manifest;
 
 /// Shortest time between two scans that changes lead to: an editor's save is several changes.
 const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(200);

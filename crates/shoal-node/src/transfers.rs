@@ -32,8 +32,10 @@ pub enum Direction {
 pub enum State {
     /// It goes on.
     Active,
-    /// It ended well.
+    /// It ended well, with one file.
     Done(Outcome),
+    /// It ended well, with many files.
+    Complete,
     /// It ended otherwise; what arrived is kept.
     Failed(Refusal),
 }
@@ -66,7 +68,7 @@ impl Snapshot {
     pub fn progress(&self) -> TransferProgress {
         let outcome = match self.state {
             State::Done(outcome) => Some(outcome),
-            State::Active | State::Failed(_) => None,
+            State::Active | State::Complete | State::Failed(_) => None,
         };
         TransferProgress {
             total_bytes: self.total_bytes,

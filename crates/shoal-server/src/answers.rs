@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use shoal_core::registry::ConnectionId;
 use shoal_link::{Link, Stream};
-use shoal_node::provide::{Asker as FileAsker, Permission};
+use shoal_node::provide::{Asker as FileAsker, Permission, is_about_files};
 use shoal_node::requests::Handler;
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
 use shoal_wire::message::{
@@ -234,12 +234,12 @@ impl Answers {
 
 impl Handler for Answers {
     async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
-        if let Communication::FileRequest(request) = first {
+        if is_about_files(&first) {
             let asker = FileAsker {
                 name: self.name.clone(),
                 permission: Permission::Link,
             };
-            self.coordinator.provide.serve(request, asker, stream).await;
+            self.coordinator.provide.answer(first, asker, stream).await;
             return;
         }
         let answer = self.answer(first, link).await.unwrap_or_else(|report| {

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use shoal_wire::manifest::Extras;
 use shoal_wire::{FileSize, SafePath};
 
-use crate::platform;
+use crate::{attributes, platform};
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -229,6 +230,11 @@ impl Folder {
         self.create_each(path, |_| Ok(()))
             .map(|handle| (Self::new(handle, full_path.clone()), true))
             .map_err(|error| FolderError::of(full_path, error))
+    }
+
+    /// What is wanted of the folder itself.
+    pub fn extras(&self, wanted: attributes::Wanted) -> Extras {
+        attributes::read_extras(self.handle(), wanted)
     }
 
     pub(crate) fn handle(&self) -> BorrowedFd<'_> {

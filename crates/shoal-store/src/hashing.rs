@@ -29,6 +29,11 @@ pub fn chunk_hash(layout: &ChunkLayout, index: ChunkIndex, bytes: &[u8]) -> Hash
     hasher.finish()
 }
 
+/// The hash of a whole content that is at hand: the root of a file with these bytes.
+pub fn content_hash(bytes: &[u8]) -> Hash {
+    Hash::new(*blake3::hash(bytes).as_bytes())
+}
+
 /// The hash of one chunk whose bytes come in pieces, in order.
 ///
 /// Pieces of any length do; multiples of 128 KiB are hashed in place, others pass through a

@@ -295,7 +295,7 @@ fn transfer_row(transfer: &Snapshot) -> Vec<String> {
             let percent = transfer.verified_bytes * 100 / transfer.total_bytes.max(1);
             format!("{percent} %")
         }
-        State::Done(_) => "done".to_owned(),
+        State::Done(_) | State::Complete => "done".to_owned(),
         State::Failed(refusal) => refusal.text().to_owned(),
     };
     vec![

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use shoal_link::{Link, Stream};
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
-use shoal_wire::message::{Bounded, FileList, FileOffer, FileRequest};
+use shoal_wire::message::{Bounded, FileList, FileOffer};
 use shoal_wire::{Communication, NodeName, Refusal};
 
 use super::Shared;
 use crate::fetch::{FetchJob, Source};
-use crate::provide::{Asker, Permission};
+use crate::provide::{Asker, Permission, is_about_files};
 use crate::requests::Handler;
 use crate::transfers::Direction;
 
@@ -43,13 +43,13 @@ impl Handler for Answers<ToServer> {
         let ToServer = self.who;
         match first {
             Communication::FileList(list) => say(&mut stream, &self.page(list)).await,
-            Communication::FileRequest(request) => {
+            first if is_about_files(&first) => {
                 let server = "server".parse();
                 let asker = server.ok().map(|name| Asker {
                     name,
                     permission: Permission::Link,
                 });
-                self.serve(request, asker, stream).await;
+                self.serve(first, asker, stream).await;
             }
             Communication::FileOffer(offer) => self.accept_offer(offer, stream, link).await,
             Communication::Rescan => {
@@ -64,26 +64,27 @@ impl Handler for Answers<ToServer> {
 impl Handler for Answers<ToPeers> {
     async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
         let ToPeers = self.who;
-        let Communication::FileRequest(request) = first else {
+        if !is_about_files(&first) {
             deny(&mut stream, "peers only ask each other for files").await;
             return;
-        };
+        }
         let server = self.shared.live().server;
         let asker = link.remote_id().zip(server).and_then(|(holder, server)| {
             let name: NodeName = holder.short().parse().ok()?;
             let permission = Permission::Grant { server, holder };
             Some(Asker { name, permission })
         });
-        self.serve(request, asker, stream).await;
+        self.serve(first, asker, stream).await;
     }
 }
 
 impl<Who> Answers<Who> {
-    async fn serve(&self, request: FileRequest, asker: Option<Asker>, mut stream: Stream) {
-        match asker {
-            Some(asker) => self.shared.provide.serve(request, asker, stream).await,
-            None => deny(&mut stream, "this node does not know who asks").await,
-        }
+    async fn serve(&self, first: Communication, asker: Option<Asker>, mut stream: Stream) {
+        let Some(asker) = asker else {
+            deny(&mut stream, "this node does not know who asks").await;
+            return;
+        };
+        self.shared.provide.answer(first, asker, stream).await;
     }
 
     fn page(&self, list: FileList) -> Communication {

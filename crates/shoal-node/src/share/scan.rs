@@ -20,14 +20,9 @@ const NAMED_IN_WARNING: usize = 3;
 /// What a walk found. `None` when the folder itself cannot be read.
 pub(super) fn scan(root: &Path, hidden: bool) -> Option<BTreeMap<SafePath, FileStat>> {
     std::fs::read_dir(root).ok()?;
-    let mut walk = ignore::WalkBuilder::new(root);
-    walk.standard_filters(false)
-        .hidden(!hidden)
-        .follow_links(false)
-        .add_custom_ignore_filename(IGNORE_FILE);
     let mut found = BTreeMap::new();
     let mut skipped = Skipped::default();
-    for entry in walk.build() {
+    for entry in walk_builder(root, hidden).build() {
         match entry {
             Ok(entry) => note(&entry, root, &mut found, &mut skipped),
             Err(error) => skipped.count(error.to_string()),
@@ -35,6 +30,17 @@ pub(super) fn scan(root: &Path, hidden: bool) -> Option<BTreeMap<SafePath, FileS
     }
     skipped.warn(root);
     Some(found)
+}
+
+/// A walk under the rules of what is offered: folders, files, links and whatever else is there.
+pub(super) fn walk_builder(root: &Path, hidden: bool) -> ignore::WalkBuilder {
+    let mut walk = ignore::WalkBuilder::new(root);
+    walk.standard_filters(false)
+        .hidden(!hidden)
+        .follow_links(false)
+        .add_custom_ignore_filename(IGNORE_FILE)
+        .filter_entry(|entry| !partial::is_partial_name(entry.file_name().as_bytes()));
+    walk
 }
 
 fn note(
@@ -45,7 +51,7 @@ fn note(
 ) {
     let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
     let name = entry.file_name();
-    if !is_file || name == IGNORE_FILE || partial::is_partial_name(name.as_bytes()) {
+    if !is_file || name == IGNORE_FILE {
         return;
     }
     let Ok(relative) = entry.path().strip_prefix(root) else {

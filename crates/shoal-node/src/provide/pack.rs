@@ -1,0 +1,218 @@
+//! Serving packs: runs of small files, read whole, each with its hash.
+//!
+//! A file is sent only as it was announced and as the manifest described it; any other is refused
+//! by itself and the rest of the pack goes on. The next pack is read while one is being sent.
+
+use std::collections::VecDeque;
+use std::io::Read;
+
+use shoal_link::{HearError, RecvStream, SendStream, Stream};
+use shoal_store::folder::{Folder, OpenError, stat_of};
+use shoal_store::hashing::content_hash;
+use shoal_wire::manifest::PackFile;
+use shoal_wire::message::{Bounded, Encoding, Pack, PackGet, PackedFile};
+use shoal_wire::{Communication, Hash, Refusal, Scope};
+use tokio::sync::mpsc;
+
+use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
+use crate::share::{Share, SharedFile};
+use crate::transfers::{Direction, State, Transfer};
+
+/// Packs that one stream may leave unacknowledged: eight bytes are kept of each.
+const UNACKNOWLEDGED_MAX: usize = 1 << 20;
+
+/// A pack in memory.
+struct Prepared {
+    files: Vec<PackedFile>,
+    content: Vec<u8>,
+}
+
+impl Provide {
+    /// Answers a [`PackGet`] and those that follow it on the stream.
+    pub(super) async fn serve_packs(&self, first: PackGet, asker: Asker, mut stream: Stream) {
+        let scope = match self.scope_of(first.grant.as_ref(), &asker) {
+            Ok(scope) => scope,
+            Err(Stop::Refuse(refusal, detail)) => {
+                let report = Communication::refused(refusal, &detail);
+                let _gone = stream.send.say(&report).await;
+                stream.send.finish();
+                return;
+            }
+            Err(Stop::Gone) => return,
+        };
+        let Some(path) = first.files.first().map(|file| file.path.clone()) else {
+            stream.send.finish();
+            return;
+        };
+        let transfer = self
+            .transfers
+            .begin(Direction::Sending, path, asker.name.clone());
+        let Stream { mut send, mut recv } = stream;
+        let (asked, to_send) = mpsc::channel(WAITING_REQUESTS);
+        let hearing = hear(first, &mut recv, asked, &transfer);
+        let sending = self.send_packs(to_send, &scope, &mut send, &transfer);
+        let ended = tokio::select! {
+            ended = async { tokio::try_join!(hearing, sending) } => ended,
+            () = transfer.cancelled() => Err(refuse(Refusal::Cancelled, "")),
+            () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
+        };
+        match ended {
+            Ok(((), ())) => {
+                send.finish();
+                transfer.ended(State::Complete);
+            }
+            Err(Stop::Refuse(refusal, detail)) => {
+                tracing::info!(peer = %asker.name, %refusal, detail, "packs ended");
+                send.reset(refusal);
+                recv.stop(refusal);
+                transfer.ended(State::Failed(refusal));
+            }
+            Err(Stop::Gone) => transfer.ended(State::Failed(Refusal::Unreachable)),
+        }
+    }
+
+    async fn send_packs(
+        &self,
+        mut to_send: mpsc::Receiver<PackGet>,
+        scope: &Scope,
+        send: &mut SendStream,
+        transfer: &Transfer,
+    ) -> Result<(), Stop> {
+        let mut next = match to_send.recv().await {
+            Some(wanted) => Some(self.prepare_pack(wanted, scope).await),
+            None => None,
+        };
+        while let Some(prepared) = next {
+            let sending = async {
+                let bytes = prepared.content.len() as u64;
+                let head = Pack {
+                    files: Bounded::truncated(prepared.files),
+                    encoding: Encoding::Raw,
+                };
+                send.say(&Communication::Pack(head)).await?;
+                if bytes > 0 {
+                    send.write_chunk(prepared.content.into()).await?;
+                }
+                transfer.verified(bytes);
+                Ok::<(), Stop>(())
+            };
+            let preparing = async {
+                match to_send.recv().await {
+                    Some(wanted) => Some(self.prepare_pack(wanted, scope).await),
+                    None => None,
+                }
+            };
+            let (sent, following) = tokio::join!(sending, preparing);
+            sent?;
+            next = following;
+        }
+        Ok(())
+    }
+
+    async fn prepare_pack(&self, wanted: PackGet, scope: &Scope) -> Prepared {
+        let (share, scope) = (self.share.clone(), scope.clone());
+        self.tasks
+            .blocking(move || read_pack(&share, &scope, &wanted))
+            .await
+    }
+}
+
+fn read_pack(share: &Share, scope: &Scope, wanted: &PackGet) -> Prepared {
+    let content_bytes = usize::try_from(wanted.files.content_bytes()).unwrap_or(0);
+    let mut content = Vec::with_capacity(content_bytes);
+    let mut read = |file: &PackFile| {
+        let before = content.len();
+        match read_file(share, scope, file, &mut content) {
+            Ok(hash) => PackedFile::Sent(hash),
+            Err(refusal) => {
+                content.truncate(before);
+                PackedFile::Refused(refusal)
+            }
+        }
+    };
+    let files = wanted.files.iter().map(&mut read).collect();
+    Prepared { files, content }
+}
+
+/// Appends the whole content of one file.
+fn read_file(
+    share: &Share,
+    scope: &Scope,
+    wanted: &PackFile,
+    content: &mut Vec<u8>,
+) -> Result<Hash, Refusal> {
+    let shared = share.file(&wanted.path);
+    let hash = shared.as_ref().and_then(|shared| shared.entry.hash);
+    if !scope.covers(&wanted.path, hash.as_ref()) {
+        return Err(Refusal::NotGranted);
+    }
+    let shared = shared.ok_or(Refusal::NotFound)?;
+    let entry = &shared.entry;
+    if (entry.size, entry.mtime_ns) != (wanted.size, wanted.mtime_ns) {
+        return Err(Refusal::SourceChanged);
+    }
+    let start = content.len();
+    if !append(share.folder(), &shared, content)? {
+        share.withdraw(&entry.path, &shared.stat);
+        return Err(Refusal::SourceChanged);
+    }
+    Ok(hash.unwrap_or_else(|| content_hash(&content[start..])))
+}
+
+/// Reads a file; `false` if it is not, or no longer, the version that is shared.
+fn append(folder: &Folder, shared: &SharedFile, content: &mut Vec<u8>) -> Result<bool, Refusal> {
+    let size = shared.entry.size.bytes();
+    let file = match folder.open_file(&shared.entry.path) {
+        Ok((file, stat)) if stat == shared.stat => file,
+        Ok(_) | Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
+            return Ok(false);
+        }
+        Err(_) => return Err(Refusal::SourceUnreadable),
+    };
+    let read = (&file).take(size).read_to_end(content);
+    let read_bytes = read.map_err(|_| Refusal::SourceUnreadable)?;
+    // Compared after reading: what was read is of the announced version.
+    Ok(read_bytes as u64 == size && stat_of(&file).is_ok_and(|now| now == shared.stat))
+}
+
+/// Hears which packs are wanted and which are durable, until the receiver has all it wants.
+async fn hear(
+    first: PackGet,
+    recv: &mut RecvStream,
+    asked: mpsc::Sender<PackGet>,
+    transfer: &Transfer,
+) -> Result<(), Stop> {
+    let mut unacknowledged = VecDeque::new();
+    let (mut total_bytes, mut durable_bytes, mut durable_packs) = (0, 0, 0);
+    let mut wanted = Some(first);
+    loop {
+        if let Some(pack) = wanted.take() {
+            let bytes = pack.files.content_bytes();
+            unacknowledged.push_back(bytes);
+            if unacknowledged.len() > UNACKNOWLEDGED_MAX {
+                return Err(refuse(Refusal::QuotaExceeded, "too many packs at once"));
+            }
+            total_bytes += bytes;
+            transfer.sized(total_bytes);
+            if asked.send(pack).await.is_err() {
+                return Err(Stop::Gone);
+            }
+        }
+        match recv.hear(SILENCE_DEADLINE).await {
+            Ok(Some(Communication::PackGet(pack))) => wanted = Some(pack),
+            Ok(Some(Communication::FileChunkAck { durable_chunks })) => {
+                while durable_packs < durable_chunks
+                    && let Some(bytes) = unacknowledged.pop_front()
+                {
+                    durable_packs += 1;
+                    durable_bytes += bytes;
+                }
+                transfer.durable(durable_bytes);
+            }
+            Ok(Some(_)) => return Err(refuse(Refusal::Unexpected, "not part of a transfer")),
+            Ok(None) => return Ok(()),
+            Err(HearError::Stream(_)) => return Err(Stop::Gone),
+            Err(error) => return Err(refuse(error.refusal(), error)),
+        }
+    }
+}
