@@ -10,6 +10,7 @@ mod error;
 mod links;
 mod receive;
 mod target;
+mod tree;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::tasks::Tasks;
 use crate::transfers::{State, Transfer};
 
 pub use error::FetchError;
+pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
 const FILES_AT_ONCE: usize = 16;
@@ -102,28 +104,20 @@ impl Fetcher {
     pub async fn fetch_all(
         &self,
         jobs: Vec<FetchJob>,
-        mut ended: impl FnMut(usize, Result<Fetched, FetchError>),
+        ended: mpsc::Sender<(usize, Result<Fetched, FetchError>)>,
     ) {
         let slots = Arc::new(Semaphore::new(FILES_AT_ONCE));
-        let (results, mut arrived) = mpsc::channel(FILES_AT_ONCE);
-        let fetcher = self.clone();
-        self.tasks.spawn(async move {
-            for (position, job) in jobs.into_iter().enumerate() {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                    return;
-                };
-                let (fetcher, results) = (fetcher.clone(), results.clone());
-                let tasks = fetcher.tasks.clone();
-                tasks.spawn(async move {
-                    let result = fetcher.fetch(job).await;
-                    // Whoever asked may have stopped listening.
-                    let _ = results.send((position, result)).await;
-                    drop(slot);
-                });
-            }
-        });
-        while let Some((position, result)) = arrived.recv().await {
-            ended(position, result);
+        for (position, job) in jobs.into_iter().enumerate() {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            let (fetcher, ended) = (self.clone(), ended.clone());
+            self.tasks.spawn(async move {
+                let result = fetcher.fetch(job).await;
+                // Whoever asked may have stopped listening.
+                let _ = ended.send((position, result)).await;
+                drop(slot);
+            });
         }
     }
 

@@ -14,9 +14,6 @@ use crate::fetch::Source;
 use crate::requests::RequestError;
 use crate::session::{Located, Session};
 
-/// Most files of one folder that are fetched with one command: bounds what is held in memory.
-const FILES_MAX: usize = 1_000_000;
-
 /// What the server's own folder is called where a peer is named.
 pub const SERVER: &str = "server";
 
@@ -66,9 +63,6 @@ pub enum PlanError {
         /// The other.
         second: SafePath,
     },
-    /// The folder has more files than one command takes.
-    #[error("the folder has over {FILES_MAX} files: fetch its parts one by one")]
-    TooMany,
     /// The server did not answer.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -94,6 +88,36 @@ pub struct PlannedFile {
     pub sources: Vec<Source>,
     /// Where it goes, below the receiving folder.
     pub target: SafePath,
+}
+
+/// One folder of a plan, fetched as a tree.
+#[derive(Debug, Clone)]
+pub struct PlannedTree {
+    /// Who has it.
+    pub source: Source,
+    /// Which folder there.
+    pub remote: SafePath,
+    /// Where it goes, below the receiving folder.
+    pub target: SafePath,
+}
+
+/// What something that was typed turned out to be.
+#[derive(Debug, Clone)]
+pub enum Planned {
+    /// A file, at one or more nodes.
+    File(PlannedFile),
+    /// A folder of one node.
+    Tree(Box<PlannedTree>),
+}
+
+impl Planned {
+    /// Where it goes, below the receiving folder.
+    pub fn target(&self) -> &SafePath {
+        match self {
+            Self::File(file) => &file.target,
+            Self::Tree(tree) => &tree.target,
+        }
+    }
 }
 
 impl Asked {
@@ -149,25 +173,45 @@ fn named(session: &Session, peer: PeerRef) -> PeerRef {
     }
 }
 
-/// Finds out what `typed` means and where it goes below `folder`.
+/// Finds out what each of `wanted` means and where it goes below `folder`.
 ///
 /// # Errors
-/// When nothing or too much fits, or two of the files would be one.
+/// When nothing or too much fits, or two of them would be one.
 pub async fn plan(
     session: &Session,
-    typed: &str,
+    wanted: &[String],
     folder: &Path,
-) -> Result<Vec<PlannedFile>, PlanError> {
+) -> Result<Vec<Planned>, PlanError> {
+    let mut planned = Vec::with_capacity(wanted.len());
+    for typed in wanted {
+        planned.push(plan_one(session, typed).await?);
+    }
+    let targets: Vec<&SafePath> = planned.iter().map(Planned::target).collect();
+    check_collisions(&targets, folder)?;
+    Ok(planned)
+}
+
+async fn plan_one(session: &Session, typed: &str) -> Result<Planned, PlanError> {
     let mut asked = Asked::parse(typed)?;
     asked.peer = asked.peer.map(|peer| named(session, peer));
-    let located = locate(session, &asked, typed, None).await?;
+    let located = locate(session, &asked, typed).await?;
+    let nothing = || PlanError::NotFound {
+        typed: typed.to_owned(),
+        detail: Refusal::NotFound.text().to_owned(),
+    };
     match located.matched {
-        Matched::File => Ok(file(session, located.files).into_iter().collect()),
-        Matched::Folder(ref path) => {
-            let path = path.clone();
-            let files = whole_folder(session, &path, located).await?;
-            check_collisions(&files, folder)?;
-            Ok(files)
+        Matched::File => file(session, located.files)
+            .map(Planned::File)
+            .ok_or_else(nothing),
+        Matched::Folder(remote) => {
+            let name = SafePath::new(remote.file_name()).ok();
+            let provider = located.files.into_iter().next();
+            let (target, provider) = name.zip(provider).ok_or_else(nothing)?;
+            Ok(Planned::Tree(Box::new(PlannedTree {
+                source: source(session, provider),
+                remote,
+                target,
+            })))
         }
         Matched::Several => Err(PlanError::Ambiguous {
             typed: typed.to_owned(),
@@ -176,14 +220,9 @@ pub async fn plan(
     }
 }
 
-async fn locate(
-    session: &Session,
-    asked: &Asked,
-    typed: &str,
-    after: Option<SafePath>,
-) -> Result<Located, PlanError> {
+async fn locate(session: &Session, asked: &Asked, typed: &str) -> Result<Located, PlanError> {
     let located = session
-        .locate(asked.peer.clone(), asked.wanted.clone(), after)
+        .locate(asked.peer.clone(), asked.wanted.clone(), None)
         .await;
     match located {
         Err(RequestError::Refused(report))
@@ -233,67 +272,26 @@ fn source(session: &Session, provider: Provider) -> Source {
     Source { provider, link }
 }
 
-async fn whole_folder(
-    session: &Session,
-    folder: &SafePath,
-    first: Located,
-) -> Result<Vec<PlannedFile>, PlanError> {
-    let name = SafePath::new(folder.file_name()).ok();
-    let node = first.files.first().map(|provider| provider.node);
-    let asked = Asked {
-        peer: node.map(PeerRef::Id),
-        wanted: Wanted::Path(folder.clone()),
-    };
-    let mut files: Vec<PlannedFile> = Vec::new();
-    let mut page = first;
-    loop {
-        let last = page
-            .files
-            .last()
-            .map(|provider| provider.entry.path.clone());
-        for provider in page.files {
-            let below = provider.entry.path.below(folder);
-            let target = below
-                .zip(name.as_ref())
-                .and_then(|(below, name)| name.join(&below).ok());
-            // A server that names files outside the folder that was asked for is not believed.
-            let Some(target) = target else { continue };
-            files.push(PlannedFile {
-                target,
-                sources: vec![source(session, provider)],
-            });
-        }
-        if files.len() > FILES_MAX {
-            return Err(PlanError::TooMany);
-        }
-        if !page.more || last.is_none() {
-            return Ok(files);
-        }
-        page = locate(session, &asked, &folder.to_string(), last).await?;
-    }
-}
-
 /// Refuses names that this disk takes for one: letter case, or composed and decomposed letters.
-fn check_collisions(files: &[PlannedFile], folder: &Path) -> Result<(), PlanError> {
+fn check_collisions(targets: &[&SafePath], folder: &Path) -> Result<(), PlanError> {
     let mut names: BTreeMap<String, &SafePath> = BTreeMap::new();
-    for file in files {
-        let key = file.target.collision_key();
-        let Some(first) = names.insert(key, &file.target) else {
+    for target in targets {
+        let Some(first) = names.insert(target.collision_key(), target) else {
             continue;
         };
-        if *first == file.target || !tells_apart(folder) {
+        if first == *target || !tells_apart(folder) {
             return Err(PlanError::Collision {
                 first: first.clone(),
-                second: file.target.clone(),
+                second: (*target).clone(),
             });
         }
-        tracing::warn!(%first, second = %file.target, "these two would be one file on other systems");
+        tracing::warn!(%first, second = %target, "these two would be one file on other systems");
     }
     Ok(())
 }
 
 /// Whether the disk below `folder` keeps names apart that differ in case or composition only.
-fn tells_apart(folder: &Path) -> bool {
+pub(crate) fn tells_apart(folder: &Path) -> bool {
     // "É" composed; its lower case, and the same letter decomposed, are other names.
     let probe = tempfile::Builder::new()
         .prefix(".shoal-\u{c9}")
@@ -312,14 +310,9 @@ fn tells_apart(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn planned(targets: &[&str]) -> Vec<PlannedFile> {
-        targets
-            .iter()
-            .map(|target| PlannedFile {
-                target: target.parse().unwrap(),
-                sources: Vec::new(),
-            })
-            .collect()
+    fn check(targets: &[&str], folder: &Path) -> Result<(), PlanError> {
+        let targets: Vec<SafePath> = targets.iter().map(|text| text.parse().unwrap()).collect();
+        check_collisions(&targets.iter().collect::<Vec<_>>(), folder)
     }
 
     #[test]
@@ -350,22 +343,21 @@ mod tests {
     #[test]
     fn twins_are_reported_before_anything_is_fetched() {
         let folder = tempfile::tempdir().unwrap();
-        let same = planned(&["a/b", "a/b"]);
-        assert!(matches!(
-            check_collisions(&same, folder.path()),
-            Err(PlanError::Collision { .. })
-        ));
-        let twins = planned(&["README", "readme"]);
         let nowhere = folder.path().join("gone");
-        assert!(matches!(
-            check_collisions(&twins, &nowhere),
-            Err(PlanError::Collision { .. })
-        ));
+        for (targets, at) in [
+            (["a/b", "a/b"], folder.path()),
+            (["README", "readme"], &nowhere),
+        ] {
+            let refused = check(&targets, at);
+            assert!(
+                matches!(refused, Err(PlanError::Collision { .. })),
+                "{targets:?}"
+            );
+        }
         assert_eq!(
-            check_collisions(&twins, folder.path()).is_ok(),
+            check(&["README", "readme"], folder.path()).is_ok(),
             tells_apart(folder.path())
         );
-        let apart = planned(&["a", "b"]);
-        assert!(check_collisions(&apart, &nowhere).is_ok());
+        assert!(check(&["a", "b"], &nowhere).is_ok());
     }
 }

@@ -165,6 +165,11 @@ impl Transfer {
         self.0.total_bytes.store(total_bytes, Ordering::Relaxed);
     }
 
+    /// So many bytes more are known to belong to it.
+    pub fn enlarged(&self, bytes: u64) {
+        self.0.total_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Another node takes part.
     pub fn joined(&self, peer: &NodeName) {
         let mut told = self.0.told();

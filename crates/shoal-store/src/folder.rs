@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use shoal_wire::manifest::Extras;
+use shoal_wire::manifest::{Extras, LinkTarget};
 use shoal_wire::{FileSize, SafePath};
 
 use crate::{attributes, platform};
@@ -188,6 +188,18 @@ impl Folder {
         !matches!(self.stat(path), Err(OpenError::NotFound))
     }
 
+    /// What the symbolic link at a path holds; `None` if there is no link.
+    pub fn read_link(&self, path: &SafePath) -> Option<LinkTarget> {
+        let parent = path.parent();
+        let opened = parent
+            .map(|parent| self.subfolder(&parent))
+            .transpose()
+            .ok()?;
+        let folder = opened.as_ref().unwrap_or(self);
+        let held = rustix::fs::readlinkat(folder.handle(), path.file_name(), Vec::new()).ok()?;
+        LinkTarget::new(held.as_bytes())
+    }
+
     /// Creates the folder at a path, with the folders above it, durably.
     ///
     /// # Errors
@@ -210,7 +222,7 @@ impl Folder {
     /// # Errors
     /// When it is missing, may not be read, or is no folder.
     pub fn subfolder(&self, path: &SafePath) -> Result<Self, FolderError> {
-        let full_path = self.full_path(path);
+        let full_path = self.path_of(path);
         platform::open_beneath(self.handle(), path.as_bytes(), FOLDER_FLAGS)
             .map(|handle| Self::new(handle, full_path.clone()))
             .map_err(|error| FolderError::of(full_path, error))
@@ -226,7 +238,7 @@ impl Folder {
             Err(FolderError::Missing { .. }) => {}
             opened => return Ok((opened?, false)),
         }
-        let full_path = self.full_path(path);
+        let full_path = self.path_of(path);
         self.create_each(path, |_| Ok(()))
             .map(|handle| (Self::new(handle, full_path.clone()), true))
             .map_err(|error| FolderError::of(full_path, error))
@@ -247,13 +259,14 @@ impl Folder {
             Err(FolderError::Missing { .. }) => {}
             opened => return opened,
         }
-        let full_path = self.full_path(path);
+        let full_path = self.path_of(path);
         self.create_each(path, platform::sync_folder)
             .map(|handle| Self::new(handle, full_path.clone()))
             .map_err(|error| FolderError::of(full_path, error))
     }
 
-    fn full_path(&self, path: &SafePath) -> PathBuf {
+    /// The full path of something in it, for messages.
+    pub fn path_of(&self, path: &SafePath) -> PathBuf {
         let below = std::ffi::OsStr::from_bytes(path.as_bytes());
         self.0.path.join(below)
     }

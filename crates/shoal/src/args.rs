@@ -137,6 +137,7 @@ const PEER_EXAMPLES: &str = "Examples:
 const GET_EXAMPLES: &str = "Examples:
   shoal get report.pdf                           wherever it is
   shoal get anna:photos/2024 -o ~/pictures       a folder of one peer, as a tree
+  shoal get anna:photos --include '*.jpg' --dry-run
   shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
   shoal get data.bin --json | jq .               progress as JSON lines";
 
@@ -246,6 +247,25 @@ pub(crate) struct GetArguments {
     /// Replaces a different file that is already there.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Of folders, fetches only what fits: '*.jpg' by name, 'raw/**' by path; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Of folders, leaves out what fits; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Makes symbolic links as they are at the peer; they are never followed.
+    #[arg(long)]
+    pub(crate) links: bool,
+    /// Keeps owner and group by number; only root can.
+    #[arg(long)]
+    pub(crate) owner: bool,
+    /// Keeps extended attributes.
+    #[arg(long)]
+    pub(crate) xattrs: bool,
+    /// Says what would be fetched, what is there already, what would be lost and how much space it
+    /// takes, and fetches nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }

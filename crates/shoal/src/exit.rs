@@ -200,7 +200,7 @@ impl From<PlanError> for Failure {
             PlanError::Malformed { .. } => Code::Usage,
             PlanError::NotFound { .. } => Code::NotFound,
             PlanError::Ambiguous { .. } => Code::Ambiguous,
-            PlanError::Collision { .. } | PlanError::TooMany => Code::Other,
+            PlanError::Collision { .. } => Code::Other,
         };
         Self::new(code, error.to_string())
     }
@@ -210,6 +210,7 @@ impl From<&FetchError> for Failure {
     fn from(error: &FetchError) -> Self {
         let code = match error {
             FetchError::NoSource => Code::NotFound,
+            FetchError::Collision { .. } => Code::Other,
             FetchError::Partial(error) if is_of_folder(error) => Code::Local,
             other => match code_of(other.refusal()) {
                 Code::Other => Code::TransferFailed,

@@ -60,6 +60,32 @@ pub enum FetchError {
         /// Its id.
         node: NodeId,
     },
+    /// A small file from a provider is not what its hash says.
+    #[error("{peer} ({}) sent a wrong {path}: it was discarded and {peer} is not asked again", node.short())]
+    BadFile {
+        /// Its name.
+        peer: NodeName,
+        /// Its id.
+        node: NodeId,
+        /// The file there.
+        path: SafePath,
+    },
+    /// Two names would be one file on this disk.
+    #[error(
+        "'{first}' and '{second}' would be the same file here: fetch them one by one into different folders"
+    )]
+    Collision {
+        /// One of them.
+        first: SafePath,
+        /// The other.
+        second: SafePath,
+    },
+    /// A part of the folder lies on another file system than the rest.
+    #[error("{} is on another file system than the folder around it: fetch it by itself", path.display())]
+    OtherFileSystem {
+        /// The target.
+        path: PathBuf,
+    },
     /// A provider does not keep to the protocol.
     #[error("{peer} ({}) broke the protocol: {what}", node.short())]
     Misbehaved {
@@ -101,15 +127,19 @@ impl FetchError {
         match self {
             Self::NoSource | Self::Unreachable { .. } | Self::Lost { .. } => Refusal::Unreachable,
             Self::Refused { refusal, .. } => *refusal,
-            Self::BadChunk { .. } | Self::FalseList { .. } => Refusal::BadChunk,
+            Self::BadChunk { .. } | Self::BadFile { .. } | Self::FalseList { .. } => {
+                Refusal::BadChunk
+            }
             Self::Misbehaved { .. } => Refusal::Unexpected,
             Self::SourceChanged { .. } => Refusal::SourceChanged,
-            Self::TargetExists { .. } | Self::Finish(FinishError::TargetExists) => {
-                Refusal::TargetExists
-            }
+            Self::TargetExists { .. }
+            | Self::Collision { .. }
+            | Self::Finish(FinishError::TargetExists) => Refusal::TargetExists,
             Self::Partial(PartialError::NoSpace { .. }) => Refusal::NoSpace,
             Self::Finish(FinishError::WrongRoot { .. }) => Refusal::BadChunk,
-            Self::Partial(_) | Self::Finish(_) => Refusal::WriteFailed,
+            Self::Partial(_) | Self::Finish(_) | Self::OtherFileSystem { .. } => {
+                Refusal::WriteFailed
+            }
             Self::Cancelled => Refusal::Cancelled,
         }
     }
@@ -142,6 +172,20 @@ impl FetchError {
             peer: provider.name.clone(),
             refusal,
             detail,
+        }
+    }
+
+    /// One file among many was refused.
+    pub(super) fn refused_file(provider: &Provider, refusal: Refusal, path: &SafePath) -> Self {
+        let peer = provider.name.clone();
+        if refusal == Refusal::SourceChanged {
+            let path = path.clone();
+            return Self::SourceChanged { peer, path };
+        }
+        Self::Refused {
+            peer,
+            refusal,
+            detail: format!("{}: {path}", refusal.text()),
         }
     }
 

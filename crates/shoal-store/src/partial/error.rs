@@ -69,7 +69,7 @@ pub enum PartialError {
 
 impl PartialError {
     /// Sorts what the system answered; `needed` is what the missing chunks take, in bytes.
-    pub(super) fn of(folder: &Folder, needed: u64, source: io::Error) -> Self {
+    pub fn of(folder: &Folder, needed: u64, source: io::Error) -> Self {
         let path = folder.path().to_owned();
         match Errno::from_io_error(&source) {
             Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace {

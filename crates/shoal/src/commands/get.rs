@@ -1,31 +1,35 @@
 //! `shoal get`: fetches files and folders directly from the peers that have them.
 
-use std::path::Path;
+mod choose;
+mod course;
+
 use std::time::Duration;
 
 use serde_json::json;
-use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher};
-use shoal_node::plan::{Candidate, PlanError, PlannedFile, plan};
+use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, TreeEvent, TreeJob, TreeOptions};
+use shoal_node::plan::{Candidate, PlanError, Planned, PlannedFile, PlannedTree, plan};
 use shoal_node::session::Session;
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfer, Transfers};
+use shoal_store::attributes::Wanted;
 use shoal_store::folder::Folder;
-use shoal_wire::message::Outcome;
 use shoal_wire::{NodeName, SafePath};
+use tokio::sync::mpsc;
 
+use self::course::Course;
 use crate::args::GetArguments;
 use crate::connect::Joined;
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
-use crate::output::progress::{Progress, Standing};
-use crate::output::{Output, duration, size, table};
+use crate::output::progress::Progress;
+use crate::output::{Output, size, table};
 
 /// Time between two looks at the counters.
 const TICK: Duration = Duration::from_millis(100);
-/// Files up to which each gets a line of its own.
-const LINES_MAX: usize = 20;
 /// How long disk work may take to end after the last transfer.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// Events that may wait to be told: what is printed holds a fetch up, not the memory.
+const EVENTS_WAITING: usize = 1024;
 
 /// Runs the command.
 pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), Failure> {
@@ -42,12 +46,26 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None),
         transfers: &Transfers::new(),
         folder,
-        overwrite: arguments.overwrite,
+        options: options(&arguments)?,
     };
     let got = getting.run(&arguments.wanted, &mut interrupt, output).await;
     joined.close().await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     got
+}
+
+fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
+    Ok(TreeOptions {
+        overwrite: arguments.overwrite,
+        links: arguments.links,
+        wanted: Wanted {
+            owner: arguments.owner,
+            xattrs: arguments.xattrs,
+        },
+        sync: true,
+        choose: choose::choice(&arguments.include, &arguments.exclude)?,
+        dry_run: arguments.dry_run,
+    })
 }
 
 /// What a fetch works with.
@@ -56,7 +74,20 @@ pub(crate) struct Getting<'a> {
     pub(crate) fetcher: &'a Fetcher,
     pub(crate) transfers: &'a Transfers,
     pub(crate) folder: Folder,
-    pub(crate) overwrite: bool,
+    pub(crate) options: TreeOptions,
+}
+
+/// What is to be fetched.
+struct Jobs {
+    files: Vec<FetchJob>,
+    trees: Vec<TreeJob>,
+}
+
+/// What the fetches tell.
+enum Told {
+    File(SafePath, Result<Fetched, FetchError>),
+    Tree(TreeEvent),
+    BrokeOff(SafePath, FetchError),
 }
 
 impl Getting<'_> {
@@ -71,60 +102,126 @@ impl Getting<'_> {
             planned = self.plan_all(wanted, output) => planned?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        let mut course = Course::new(&planned, self.folder.path(), output);
-        let jobs: Vec<FetchJob> = planned.into_iter().map(|file| self.job(file)).collect();
-        course.transfers = jobs.iter().map(|job| job.transfer.clone()).collect();
-        let transfers = course.transfers.clone();
+        let mut course = Course::new(&planned, self.folder.path().display().to_string(), output);
+        let jobs = self.jobs(planned);
+        let files = jobs.files.iter().map(|job| &job.transfer);
+        let trees = jobs.trees.iter().map(|job| &job.transfer);
+        for transfer in files.chain(trees) {
+            course.began(Transfer::clone(transfer));
+        }
         let mut progress = Progress::start(output);
+        let (tell, mut told) = mpsc::channel(EVENTS_WAITING);
         let mut is_interrupted = false;
-        {
-            let course = std::sync::Mutex::new(&mut course);
-            let lock = || {
-                course
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-            };
-            let mut fetching = std::pin::pin!(self.fetcher.fetch_all(jobs, |position, result| {
-                lock().ended(position, &result);
-            }));
-            let mut ticks = tokio::time::interval(TICK);
-            loop {
-                tokio::select! {
-                    () = &mut fetching => break,
-                    _ = ticks.tick() => progress.show(&lock().standing()),
-                    () = interrupt.received() => {
-                        is_interrupted = true;
-                        transfers.iter().for_each(Transfer::cancel);
-                    }
+        let mut fetching = std::pin::pin!(self.fetch_all(jobs, tell));
+        let mut is_over = false;
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                happened = told.recv() => match happened {
+                    Some(Told::File(target, result)) => course.ended(&target, &result),
+                    Some(Told::Tree(event)) => course.happened(event),
+                    Some(Told::BrokeOff(target, error)) => course.broke_off(&target, &error),
+                    None => break,
+                },
+                () = &mut fetching, if !is_over => is_over = true,
+                _ = ticks.tick() => progress.show(&course.standing()),
+                () = interrupt.received() => {
+                    is_interrupted = true;
+                    course.cancel();
                 }
             }
         }
         progress.show(&course.standing());
         let took = progress.end();
+        if self.options.dry_run && !is_interrupted {
+            return course.conclude_dry(self.folder.free_bytes().ok());
+        }
         course.conclude(took, is_interrupted)
     }
 
-    async fn plan_all(
-        &self,
-        wanted: &[String],
-        output: &Output,
-    ) -> Result<Vec<PlannedFile>, Failure> {
-        let mut all = Vec::new();
-        for typed in wanted {
-            match plan(self.session, typed, self.folder.path()).await {
-                Ok(planned) => all.extend(planned),
-                Err(error) => {
-                    if let PlanError::Ambiguous { candidates, .. } = &error {
-                        show_candidates(candidates, output);
-                    }
-                    return Err(error.into());
-                }
+    /// Fetches everything, and is over when the last has been told.
+    async fn fetch_all(&self, jobs: Jobs, tell: mpsc::Sender<Told>) {
+        let targets: Vec<SafePath> = jobs.files.iter().map(|job| job.target.clone()).collect();
+        let (ended, mut results) = mpsc::channel(EVENTS_WAITING);
+        let fetching = self.fetcher.fetch_all(jobs.files, ended);
+        let telling = async {
+            while let Some((position, result)) = results.recv().await {
+                let target: &SafePath = &targets[position];
+                // Whoever listens does so to the end.
+                let _ = tell.send(Told::File(target.clone(), result)).await;
             }
+        };
+        tokio::join!(fetching, telling);
+        for tree in jobs.trees {
+            self.fetch_tree(tree, &tell).await;
         }
-        Ok(all)
     }
 
-    fn job(&self, file: PlannedFile) -> FetchJob {
+    async fn fetch_tree(&self, tree: TreeJob, tell: &mpsc::Sender<Told>) {
+        let target = tree.target.clone();
+        let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
+        let fetching = self.fetcher.fetch_tree(tree, events);
+        let telling = async {
+            while let Some(event) = happened.recv().await {
+                let _ = tell.send(Told::Tree(event)).await;
+            }
+        };
+        let (fetched, ()) = tokio::join!(fetching, telling);
+        if let Err(error) = fetched {
+            let _ = tell.send(Told::BrokeOff(target, error)).await;
+        }
+    }
+
+    async fn plan_all(&self, wanted: &[String], output: &Output) -> Result<Vec<Planned>, Failure> {
+        let planned = plan(self.session, wanted, self.folder.path()).await;
+        if let Err(PlanError::Ambiguous { candidates, .. }) = &planned {
+            show_candidates(candidates, output);
+        }
+        Ok(planned?)
+    }
+
+    fn jobs(&self, planned: Vec<Planned>) -> Jobs {
+        let mut jobs = Jobs {
+            files: Vec::new(),
+            trees: Vec::new(),
+        };
+        // What only manifests tell makes a tree of a single file too.
+        let by_manifest = self.options.wanted.any() || self.options.dry_run;
+        for item in planned {
+            match item {
+                Planned::File(file) if by_manifest => jobs.trees.extend(self.tree_of(file)),
+                Planned::File(file) => jobs.files.push(self.file_job(file)),
+                Planned::Tree(tree) => jobs.trees.push(self.tree_job(*tree)),
+            }
+        }
+        jobs
+    }
+
+    fn tree_of(&self, file: PlannedFile) -> Option<TreeJob> {
+        let source = file.sources.into_iter().next()?;
+        Some(self.tree_job(PlannedTree {
+            remote: source.provider.entry.path.clone(),
+            source,
+            target: file.target,
+        }))
+    }
+
+    fn tree_job(&self, tree: PlannedTree) -> TreeJob {
+        let name = tree.source.provider.name.clone();
+        TreeJob {
+            transfer: self
+                .transfers
+                .begin(Direction::Receiving, tree.target.clone(), name),
+            source: tree.source,
+            remote: Some(tree.remote),
+            folder: self.folder.clone(),
+            target: tree.target,
+            options: self.options.clone(),
+            transfers: self.transfers.clone(),
+        }
+    }
+
+    fn file_job(&self, file: PlannedFile) -> FetchJob {
         let nobody = || NodeName::try_from("nobody".to_owned()).ok();
         let name = file
             .sources
@@ -140,7 +237,7 @@ impl Getting<'_> {
             sources: file.sources,
             folder: self.folder.clone(),
             target: file.target,
-            overwrite: self.overwrite,
+            overwrite: self.options.overwrite,
         }
     }
 }
@@ -172,149 +269,5 @@ fn show_candidates(candidates: &[Candidate], output: &Output) {
         };
         let rows: Vec<_> = candidates.iter().map(row).collect();
         output.event("candidates", json!({}), || table(&rows));
-    }
-}
-
-/// What a command has fetched so far.
-struct Course {
-    output: Output,
-    targets: Vec<SafePath>,
-    folder: String,
-    transfers: Vec<Transfer>,
-    sources: Vec<NodeName>,
-    total_bytes: u64,
-    fetched: u64,
-    up_to_date: u64,
-    failed: u64,
-    first_failure: Option<Failure>,
-}
-
-impl Course {
-    fn new(planned: &[PlannedFile], folder: &Path, output: &Output) -> Self {
-        let mut sources: Vec<NodeName> = Vec::new();
-        for source in planned.iter().filter_map(|file| file.sources.first()) {
-            if !sources.contains(&source.provider.name) {
-                sources.push(source.provider.name.clone());
-            }
-        }
-        let sizes = planned.iter().filter_map(|file| file.sources.first());
-        Self {
-            output: output.clone(),
-            targets: planned.iter().map(|file| file.target.clone()).collect(),
-            folder: folder.display().to_string(),
-            transfers: Vec::new(),
-            total_bytes: sizes.map(|source| source.provider.entry.size.bytes()).sum(),
-            sources,
-            fetched: 0,
-            up_to_date: 0,
-            failed: 0,
-            first_failure: None,
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        Standing {
-            verified_bytes: self.transfers.iter().map(Transfer::verified_bytes).sum(),
-            received_bytes: self.received_bytes(),
-            total_bytes: self.total_bytes,
-            files_ended: self.fetched + self.up_to_date + self.failed,
-            files: self.targets.len() as u64,
-            sources: self.sources.clone(),
-        }
-    }
-
-    fn received_bytes(&self) -> u64 {
-        self.transfers.iter().map(Transfer::received_bytes).sum()
-    }
-
-    fn ended(&mut self, position: usize, result: &Result<Fetched, FetchError>) {
-        let target = &self.targets[position];
-        let path = String::from_utf8_lossy(target.as_bytes());
-        let fetched = match result {
-            Ok(fetched) => fetched,
-            Err(error) => {
-                self.failed += 1;
-                let failure = Failure::from(error);
-                if failure.code() != Code::Interrupted {
-                    let fields = json!({ "path": path, "code": failure.code() as u8, "message": failure.message() });
-                    self.output.machine("failed", fields);
-                    if self.targets.len() > 1 {
-                        self.output
-                            .note(&format!("failed      {target}: {}", failure.message()));
-                    }
-                }
-                self.first_failure.get_or_insert(failure);
-                return;
-            }
-        };
-        let (word, hash) = match fetched.outcome {
-            Outcome::Fetched(hash) => ("fetched", hash),
-            Outcome::UpToDate(hash) => ("up to date", hash),
-        };
-        *match fetched.outcome {
-            Outcome::Fetched(_) => &mut self.fetched,
-            Outcome::UpToDate(_) => &mut self.up_to_date,
-        } += 1;
-        let fields = json!({
-            "path": path,
-            "outcome": word.replace(' ', "_"),
-            "hash": hash.to_string(),
-            "size": fetched.total_bytes,
-        });
-        self.output.machine("got", fields);
-        if !self.output.is_json() && self.targets.len() <= LINES_MAX {
-            let bytes = size(fetched.total_bytes);
-            self.output.event("got", json!({}), || {
-                format!("{word:<11} {target}  {bytes}  {hash}")
-            });
-        }
-    }
-
-    fn conclude(self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
-        let bytes = self.received_bytes();
-        let fields = json!({
-            "fetched": self.fetched,
-            "up_to_date": self.up_to_date,
-            "failed": self.failed,
-            "bytes": bytes,
-            "seconds": took.as_secs_f64(),
-            "folder": self.folder,
-        });
-        if self.failed == 0 {
-            self.output.event("done", fields, || {
-                let files = self.fetched + self.up_to_date;
-                let rate = size((bytes as f64 / took.as_secs_f64().max(0.001)) as u64);
-                let seconds = match took.as_secs() {
-                    0..60 => format!("{:.1} s", took.as_secs_f64()),
-                    _ => duration(took),
-                };
-                let there = match self.up_to_date {
-                    0 => String::new(),
-                    count => format!(" ({count} were there already)"),
-                };
-                format!(
-                    "{files} file(s){there}, {} in {seconds} ({rate}/s), in {}",
-                    size(bytes),
-                    self.folder
-                )
-            });
-            return Ok(());
-        }
-        self.output.machine("done", fields);
-        if is_interrupted {
-            return Err(interrupted());
-        }
-        let (failed, files) = (self.failed, self.targets.len());
-        match self.first_failure {
-            Some(failure) if files > 1 => Err(Failure::new(
-                failure.code(),
-                format!(
-                    "{failed} of {files} files failed, the first: {}",
-                    failure.message()
-                ),
-            )),
-            Some(failure) => Err(failure),
-            None => Err(Failure::new(Code::Other, "a file failed without a reason")),
-        }
     }
 }

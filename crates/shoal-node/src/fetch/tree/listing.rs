@@ -1,0 +1,400 @@
+//! Hearing a manifest and deciding what each of its entries needs.
+//!
+//! A page is compared with the disk as it comes: files that are there already are over at once,
+//! runs of small ones become packs, large ones go to a worker each. Workers that have enough to do
+//! hold the listing up, and with it the provider.
+
+use shoal_link::Link;
+use shoal_store::folder::{Folder, OpenError};
+use shoal_store::hashing::hash_file;
+use shoal_wire::limits::{BATCH_TARGET_BYTES, PACK_MAX_BYTES, PACK_MAX_FILES};
+use shoal_wire::manifest::{EntryKind, Extras, ManifestEntry};
+use shoal_wire::message::{ManifestRequest, Outcome};
+use shoal_wire::{Communication, FileEntry, FileSize, Hash, SafePath};
+use tokio::sync::mpsc;
+
+use super::finishing::{Ending, EndingFolder, EndingLink};
+use super::voice::hear;
+use super::{Planned, Tree, TreeEvent};
+use crate::fetch::{FetchError, Fetched};
+use crate::plan::tells_apart;
+use crate::requests::converse;
+
+/// A small file that is to be fetched in a pack.
+#[derive(Debug)]
+pub(super) struct Small {
+    /// The file at its provider.
+    pub(super) entry: FileEntry,
+    /// Where it goes.
+    pub(super) target: SafePath,
+    /// What is kept of it besides.
+    pub(super) extras: Option<Extras>,
+    /// Whether a file of its size is there: the same one perhaps.
+    pub(super) may_be_there: bool,
+}
+
+/// What is to be done with an entry.
+enum Step {
+    Pack(Small),
+    Large(FileEntry, SafePath),
+    UpToDate(FileEntry, SafePath, Hash),
+    Differs(FileEntry, SafePath),
+    Folder(EndingFolder),
+    Link(EndingLink),
+}
+
+/// What lies at the target of a file.
+enum There {
+    Nothing,
+    Same(Hash),
+    SameSize,
+    Other,
+}
+
+impl Tree<'_> {
+    /// Hears the whole manifest and hands its files to the workers; gives what is left to do when
+    /// they are done.
+    pub(super) async fn list(
+        &self,
+        link: &Link,
+        packs: Vec<mpsc::Sender<Vec<Small>>>,
+        large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
+    ) -> Result<Ending, FetchError> {
+        let mut hand_out = HandOut::new(packs, large);
+        let mut ending = Ending::default();
+        let is_fresh = !self.job.folder.exists(&self.job.target);
+        let mut stream = self.ask_manifest(link).await?;
+        loop {
+            let (entries, more) = self.hear_page(&mut stream).await?;
+            for step in self.triage(entries, is_fresh).await? {
+                self.take(step, &mut hand_out, &mut ending).await?;
+            }
+            if !more {
+                break;
+            }
+        }
+        hand_out.flush().await;
+        Ok(ending)
+    }
+
+    /// On a disk that takes some names for one, hears the whole manifest first and refuses names
+    /// that would meet.
+    pub(super) async fn check_collisions(&self, link: &Link) -> Result<(), FetchError> {
+        let folder = self.job.folder.path().to_owned();
+        let apart = move || tells_apart(&folder);
+        if self.fetcher.tasks.blocking(apart).await {
+            return Ok(());
+        }
+        let mut names = std::collections::BTreeMap::new();
+        let mut stream = self.ask_manifest(link).await?;
+        loop {
+            let (entries, more) = self.hear_page(&mut stream).await?;
+            for entry in entries {
+                let key = entry.path.collision_key();
+                if let Some(first) = names.insert(key, entry.path.clone()) {
+                    let second = entry.path;
+                    return Err(FetchError::Collision { first, second });
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn ask_manifest(&self, link: &Link) -> Result<shoal_link::Stream, FetchError> {
+        let wanted = self.job.options.wanted;
+        let request = Communication::ManifestRequest(ManifestRequest {
+            folder: self.job.remote.clone(),
+            owner: wanted.owner,
+            xattrs: wanted.xattrs,
+            grant: self.job.source.provider.grant.clone(),
+        });
+        let provider = &self.job.source.provider;
+        let mut stream = converse(link, &request)
+            .await
+            .map_err(|error| FetchError::of_request(provider, error))?;
+        stream.send.finish();
+        Ok(stream)
+    }
+
+    async fn hear_page(
+        &self,
+        stream: &mut shoal_link::Stream,
+    ) -> Result<(Vec<ManifestEntry>, bool), FetchError> {
+        let provider = &self.job.source.provider;
+        match hear(&mut stream.recv, provider, &self.job.transfer).await? {
+            Communication::ManifestPage { entries, more } => Ok((entries.into_vec(), more)),
+            _ => Err(FetchError::misbehaved(provider, "no manifest")),
+        }
+    }
+
+    async fn triage(
+        &self,
+        entries: Vec<ManifestEntry>,
+        is_fresh: bool,
+    ) -> Result<Vec<Step>, FetchError> {
+        let mut placed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let below = match &self.job.remote {
+                Some(remote) if entry.path == *remote => None,
+                Some(remote) => Some(entry.path.below(remote)),
+                None => Some(Some(entry.path.clone())),
+            };
+            let target = match &below {
+                None => Ok(self.job.target.clone()),
+                Some(Some(below)) => self.job.target.join(below),
+                Some(None) => {
+                    let what = "an entry outside the folder that was asked for";
+                    return Err(FetchError::misbehaved(&self.job.source.provider, what));
+                }
+            };
+            let below = below.flatten();
+            let choose = self.job.options.choose.as_ref();
+            let is_chosen = match (choose, &below) {
+                (Some(choose), Some(below)) => choose(below),
+                (Some(_), None) | (None, _) => true,
+            };
+            // A path that gets too long here cannot be kept; its file fails when it is asked for.
+            let Ok(target) = target else { continue };
+            if is_chosen && !self.is_over(&entry.path) {
+                placed.push((entry, target));
+            }
+        }
+        let folder = self.job.folder.clone();
+        let compare = move || {
+            let step = |(entry, target)| step_of(&folder, entry, target, is_fresh);
+            placed.into_iter().map(step).collect()
+        };
+        Ok(self.fetcher.tasks.blocking(compare).await)
+    }
+
+    async fn take(
+        &self,
+        step: Step,
+        hand_out: &mut HandOut,
+        ending: &mut Ending,
+    ) -> Result<(), FetchError> {
+        match &step {
+            Step::Pack(Small { entry, .. })
+            | Step::Large(entry, _)
+            | Step::UpToDate(entry, ..)
+            | Step::Differs(entry, _) => {
+                let bytes = entry.size.bytes();
+                self.tell(TreeEvent::Listed { files: 1, bytes }).await;
+            }
+            Step::Folder(_) | Step::Link(_) => {}
+        }
+        if self.job.options.dry_run {
+            self.tell_planned(step, ending).await;
+            return Ok(());
+        }
+        match step {
+            Step::Pack(small) => {
+                self.job.transfer.enlarged(small.entry.size.bytes());
+                hand_out.pack(small).await;
+            }
+            Step::Large(entry, target) => hand_out.large(entry, target).await,
+            Step::UpToDate(entry, target, hash) => {
+                let fetched = Fetched {
+                    outcome: Outcome::UpToDate(hash),
+                    total_bytes: entry.size.bytes(),
+                };
+                self.over(&entry.path, target, Ok(fetched)).await;
+            }
+            Step::Differs(entry, target) if self.job.options.overwrite => {
+                if is_small(entry.size) {
+                    self.job.transfer.enlarged(entry.size.bytes());
+                    let small = Small {
+                        entry,
+                        target,
+                        extras: None,
+                        may_be_there: false,
+                    };
+                    hand_out.pack(small).await;
+                } else {
+                    hand_out.large(entry, target).await;
+                }
+            }
+            Step::Differs(entry, target) => {
+                let error = self.target_exists(&target);
+                self.over(&entry.path, target, Err(error)).await;
+            }
+            Step::Folder(folder) => ending.folders.push(folder),
+            Step::Link(link) => ending.links.push(link),
+        }
+        Ok(())
+    }
+
+    async fn tell_planned(&self, step: Step, ending: &mut Ending) {
+        let overwrite = self.job.options.overwrite;
+        let (entry, target, planned) = match step {
+            Step::Pack(small) if small.may_be_there => {
+                // Only its content would tell, and that is not here.
+                (
+                    small.entry,
+                    small.target,
+                    if overwrite {
+                        Planned::Replace
+                    } else {
+                        Planned::Fetch
+                    },
+                )
+            }
+            Step::Pack(small) => (small.entry, small.target, Planned::Fetch),
+            Step::Large(entry, target) => (entry, target, Planned::Fetch),
+            Step::UpToDate(entry, target, _) => (entry, target, Planned::UpToDate),
+            Step::Differs(entry, target) if overwrite => (entry, target, Planned::Replace),
+            Step::Differs(entry, target) => (entry, target, Planned::Differs),
+            Step::Folder(_) => return,
+            Step::Link(link) => {
+                ending.links.push(link);
+                return;
+            }
+        };
+        let bytes = entry.size.bytes();
+        self.tell(TreeEvent::Planned {
+            target,
+            bytes,
+            planned,
+        })
+        .await;
+    }
+
+    pub(super) fn target_exists(&self, target: &SafePath) -> FetchError {
+        FetchError::TargetExists {
+            path: self.job.folder.path_of(target),
+        }
+    }
+}
+
+fn is_small(size: FileSize) -> bool {
+    size.bytes() <= PACK_MAX_BYTES
+}
+
+/// Compares one entry with the disk.
+fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bool) -> Step {
+    let (size, hash) = match entry.kind {
+        EntryKind::File { size, hash } => (size, hash),
+        EntryKind::Folder => {
+            return Step::Folder(EndingFolder {
+                target,
+                mode: entry.mode,
+                mtime_ns: entry.mtime_ns,
+                extras: entry.extras,
+            });
+        }
+        EntryKind::Symlink { target: points_to } => {
+            return Step::Link(EndingLink {
+                target,
+                points_to,
+                mtime_ns: entry.mtime_ns,
+            });
+        }
+    };
+    let extras = entry.extras;
+    let entry = FileEntry {
+        path: entry.path,
+        size,
+        mtime_ns: entry.mtime_ns,
+        mode: entry.mode,
+        hash,
+    };
+    if !is_small(size) {
+        return Step::Large(entry, target);
+    }
+    let there = if is_fresh {
+        There::Nothing
+    } else {
+        look(folder, &target, size, hash)
+    };
+    match there {
+        There::Same(hash) => Step::UpToDate(entry, target, hash),
+        There::Other => Step::Differs(entry, target),
+        There::Nothing | There::SameSize => Step::Pack(Small {
+            entry,
+            target,
+            extras,
+            may_be_there: matches!(there, There::SameSize),
+        }),
+    }
+}
+
+fn look(folder: &Folder, target: &SafePath, size: FileSize, hash: Option<Hash>) -> There {
+    let (file, stat) = match folder.open_file(target) {
+        Ok(opened) => opened,
+        Err(OpenError::NotFound) => return There::Nothing,
+        Err(_) => return There::Other,
+    };
+    if stat.size != size.bytes() {
+        return There::Other;
+    }
+    let Some(hash) = hash else {
+        return There::SameSize;
+    };
+    match hash_file(&file, size, &|| false) {
+        Ok(list) if list.root() == hash => There::Same(hash),
+        _ => There::Other,
+    }
+}
+
+/// Hands files to the workers, in turn.
+struct HandOut {
+    packs: Vec<mpsc::Sender<Vec<Small>>>,
+    large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
+    open: Vec<Small>,
+    open_bytes: u64,
+    open_names_bytes: usize,
+    turn: usize,
+    large_turn: usize,
+}
+
+impl HandOut {
+    fn new(
+        packs: Vec<mpsc::Sender<Vec<Small>>>,
+        large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
+    ) -> Self {
+        Self {
+            packs,
+            large,
+            open: Vec::new(),
+            open_bytes: 0,
+            open_names_bytes: 0,
+            turn: 0,
+            large_turn: 0,
+        }
+    }
+
+    async fn pack(&mut self, small: Small) {
+        let bytes = small.entry.size.bytes();
+        let is_full = self.open.len() == PACK_MAX_FILES
+            || self.open_bytes + bytes > PACK_MAX_BYTES
+            || self.open_names_bytes > BATCH_TARGET_BYTES;
+        if is_full {
+            self.flush().await;
+        }
+        self.open_bytes += bytes;
+        self.open_names_bytes += small.entry.path.as_bytes().len();
+        self.open.push(small);
+    }
+
+    async fn flush(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let pack = std::mem::take(&mut self.open);
+        (self.open_bytes, self.open_names_bytes) = (0, 0);
+        self.turn += 1;
+        // A worker that has ended has failed, and the whole fetch with it.
+        if let Some(worker) = self.packs.get(self.turn % self.packs.len().max(1)) {
+            let _ = worker.send(pack).await;
+        }
+    }
+
+    async fn large(&mut self, entry: FileEntry, target: SafePath) {
+        self.large_turn += 1;
+        if let Some(worker) = self.large.get(self.large_turn % self.large.len().max(1)) {
+            let _ = worker.send((entry, target)).await;
+        }
+    }
+}

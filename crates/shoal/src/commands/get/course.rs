@@ -1,0 +1,357 @@
+//! What a `get` has done so far, and what is said of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use shoal_node::fetch::{FetchError, Fetched, Lost, Planned as PlannedFile, TreeEvent};
+use shoal_node::plan::Planned;
+use shoal_node::transfers::{State, Transfer};
+use shoal_store::attributes::NotKept;
+use shoal_wire::message::Outcome;
+use shoal_wire::{NodeName, SafePath};
+
+use super::interrupted;
+use crate::exit::{Code, Failure};
+use crate::output::progress::Standing;
+use crate::output::{Output, duration, size};
+
+/// Files up to which each gets a line of its own.
+const LINES_MAX: usize = 20;
+/// Failed files that are named one by one.
+const FAILURES_NAMED: u64 = 20;
+
+/// What a command has fetched so far.
+pub(super) struct Course {
+    output: Output,
+    folder: String,
+    sources: Vec<NodeName>,
+    /// Lines that wait until it is known whether there are few enough to show.
+    lines: Vec<String>,
+    has_trees: bool,
+    transfers: Vec<Transfer>,
+    /// Bytes verified and received by transfers that are over.
+    past: (u64, u64),
+    files: u64,
+    total_bytes: u64,
+    fetched: u64,
+    up_to_date: u64,
+    failed: u64,
+    planned: BTreeMap<&'static str, (u64, u64)>,
+    lost: BTreeMap<Lost, u64>,
+    first_failure: Option<Failure>,
+}
+
+impl Course {
+    pub(super) fn new(planned: &[Planned], folder: String, output: &Output) -> Self {
+        let mut sources: Vec<NodeName> = Vec::new();
+        let (mut files, mut total_bytes) = (0, 0);
+        for item in planned {
+            let source = match item {
+                Planned::File(file) => file.sources.first(),
+                Planned::Tree(tree) => Some(&tree.source),
+            };
+            let Some(source) = source else { continue };
+            if !sources.contains(&source.provider.name) {
+                sources.push(source.provider.name.clone());
+            }
+            if matches!(item, Planned::File(_)) {
+                files += 1;
+                total_bytes += source.provider.entry.size.bytes();
+            }
+        }
+        Self {
+            output: output.clone(),
+            folder,
+            sources,
+            lines: Vec::new(),
+            has_trees: planned.iter().any(|item| matches!(item, Planned::Tree(_))),
+            transfers: Vec::new(),
+            past: (0, 0),
+            files,
+            total_bytes,
+            fetched: 0,
+            up_to_date: 0,
+            failed: 0,
+            planned: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            first_failure: None,
+        }
+    }
+
+    /// A transfer counts from now on.
+    pub(super) fn began(&mut self, transfer: Transfer) {
+        self.transfers.push(transfer);
+    }
+
+    /// Asks everything under way to stop.
+    pub(super) fn cancel(&self) {
+        self.transfers.iter().for_each(Transfer::cancel);
+    }
+
+    pub(super) fn standing(&mut self) -> Standing {
+        self.fold_ended();
+        let now = self.counted();
+        Standing {
+            verified_bytes: now.0,
+            received_bytes: now.1,
+            total_bytes: self.total_bytes,
+            files_ended: self.fetched + self.up_to_date + self.failed,
+            files: self.files,
+            sources: self.sources.clone(),
+        }
+    }
+
+    fn counted(&self) -> (u64, u64) {
+        self.transfers.iter().fold(self.past, |sum, transfer| {
+            (
+                sum.0 + transfer.verified_bytes(),
+                sum.1 + transfer.received_bytes(),
+            )
+        })
+    }
+
+    fn fold_ended(&mut self) {
+        let past = &mut self.past;
+        self.transfers.retain(|transfer| {
+            let is_active = transfer.snapshot().state == State::Active;
+            if !is_active {
+                past.0 += transfer.verified_bytes();
+                past.1 += transfer.received_bytes();
+            }
+            is_active
+        });
+    }
+
+    /// Something happened in a folder.
+    pub(super) fn happened(&mut self, event: TreeEvent) {
+        match event {
+            TreeEvent::Listed { files, bytes } => {
+                self.files += files;
+                self.total_bytes += bytes;
+            }
+            TreeEvent::Started(transfer) => self.began(transfer),
+            TreeEvent::Ended { target, result } => self.ended(&target, &result),
+            TreeEvent::NotKept { target, what } => {
+                *self.lost.entry(what).or_default() += 1;
+                let fields = json!({ "path": path_text(&target), "what": lost_word(what) });
+                self.output.machine("not_kept", fields);
+            }
+            TreeEvent::Planned {
+                target,
+                bytes,
+                planned,
+            } => self.would(&target, bytes, planned),
+        }
+    }
+
+    fn would(&mut self, target: &SafePath, bytes: u64, planned: PlannedFile) {
+        let word = match planned {
+            PlannedFile::Fetch => "fetch",
+            PlannedFile::Replace => "replace",
+            PlannedFile::UpToDate => "up to date",
+            PlannedFile::Differs => "differs",
+        };
+        let counted = self.planned.entry(word).or_default();
+        counted.0 += 1;
+        counted.1 += bytes;
+        let fields =
+            json!({ "path": path_text(target), "action": word.replace(' ', "_"), "size": bytes });
+        self.output.event("planned", fields, || {
+            format!("{word:<11} {target}  {}", size(bytes))
+        });
+    }
+
+    /// A folder was not fetched to its end.
+    pub(super) fn broke_off(&mut self, target: &SafePath, error: &FetchError) {
+        self.files += 1;
+        self.file_failed(target, Failure::from(error));
+    }
+
+    /// A file is over.
+    pub(super) fn ended(&mut self, target: &SafePath, result: &Result<Fetched, FetchError>) {
+        let fetched = match result {
+            Ok(fetched) => fetched,
+            Err(error) => return self.file_failed(target, Failure::from(error)),
+        };
+        let (word, hash) = match fetched.outcome {
+            Outcome::Fetched(hash) => ("fetched", hash),
+            Outcome::UpToDate(hash) => ("up to date", hash),
+        };
+        *match fetched.outcome {
+            Outcome::Fetched(_) => &mut self.fetched,
+            Outcome::UpToDate(_) => &mut self.up_to_date,
+        } += 1;
+        let fields = json!({
+            "path": path_text(target),
+            "outcome": word.replace(' ', "_"),
+            "hash": hash.to_string(),
+            "size": fetched.total_bytes,
+        });
+        self.output.machine("got", fields);
+        if self.output.is_json() {
+            return;
+        }
+        let line = || format!("{word:<11} {target}  {}  {hash}", size(fetched.total_bytes));
+        if self.has_trees {
+            if self.lines.len() <= LINES_MAX {
+                self.lines.push(line());
+            }
+        } else if self.files <= LINES_MAX as u64 {
+            self.output.event("got", json!({}), line);
+        }
+    }
+
+    fn file_failed(&mut self, target: &SafePath, failure: Failure) {
+        self.failed += 1;
+        if failure.code() != Code::Interrupted {
+            let fields = json!({
+                "path": path_text(target),
+                "code": failure.code() as u8,
+                "message": failure.message(),
+            });
+            self.output.machine("failed", fields);
+            if self.files > 1 && self.failed <= FAILURES_NAMED {
+                self.output
+                    .note(&format!("failed      {target}: {}", failure.message()));
+            }
+        }
+        self.first_failure.get_or_insert(failure);
+    }
+
+    /// Says what became of it all.
+    pub(super) fn conclude(mut self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
+        self.fold_ended();
+        self.show_lines();
+        self.show_lost();
+        let fields = json!({
+            "fetched": self.fetched,
+            "up_to_date": self.up_to_date,
+            "failed": self.failed,
+            "bytes": self.past.1,
+            "seconds": took.as_secs_f64(),
+            "folder": self.folder,
+        });
+        if self.failed == 0 && !is_interrupted {
+            let output = self.output.clone();
+            output.event("done", fields, || self.summary(took));
+            return Ok(());
+        }
+        self.output.machine("done", fields);
+        if is_interrupted {
+            return Err(interrupted());
+        }
+        let (failed, files) = (self.failed, self.files);
+        match self.first_failure {
+            Some(failure) if files > 1 => Err(Failure::new(
+                failure.code(),
+                format!(
+                    "{failed} of {files} files failed, the first: {}",
+                    failure.message()
+                ),
+            )),
+            Some(failure) => Err(failure),
+            None => Err(Failure::new(Code::Other, "a file failed without a reason")),
+        }
+    }
+
+    /// Says what a dry run found, and whether it would fit.
+    pub(super) fn conclude_dry(self, free_bytes: Option<u64>) -> Result<(), Failure> {
+        self.show_lost();
+        let of = |word| self.planned.get(word).copied().unwrap_or_default();
+        let (fetch, replace) = (of("fetch"), of("replace"));
+        let (there, differs) = (of("up to date"), of("differs"));
+        let needed_bytes = fetch.1 + replace.1;
+        let fields = json!({
+            "fetch": fetch.0, "replace": replace.0, "up_to_date": there.0, "differs": differs.0,
+            "bytes": needed_bytes, "free_bytes": free_bytes, "folder": self.folder,
+        });
+        self.output.event("plan", fields, || {
+            let mut text = format!("would fetch {} file(s)", fetch.0 + replace.0);
+            for (count, what) in [
+                (replace.0, "replacing others"),
+                (there.0, "more are there already"),
+                (
+                    differs.0,
+                    "would fail: a different file is there (see --overwrite)",
+                ),
+            ] {
+                if count > 0 {
+                    text.push_str(&format!(", {count} {what}"));
+                }
+            }
+            let free =
+                free_bytes.map_or_else(String::new, |free| format!(" of {} free", size(free)));
+            format!(
+                "{text}; needs {}{free} in {}",
+                size(needed_bytes),
+                self.folder
+            )
+        });
+        match self.first_failure {
+            Some(failure) => Err(failure),
+            None if free_bytes.is_some_and(|free| free < needed_bytes) => Err(Failure::new(
+                Code::NoSpace,
+                "there is too little space: make room or name another folder",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn show_lines(&mut self) {
+        if self.lines.len() <= LINES_MAX {
+            for line in self.lines.drain(..) {
+                self.output.event("got", json!({}), || line);
+            }
+        }
+    }
+
+    fn show_lost(&self) {
+        for (what, count) in &self.lost {
+            let (word, hint) = match what {
+                Lost::Link => ("symbolic link(s) not made", "use --links to make them"),
+                Lost::Attribute(NotKept::Owner) => ("owner(s) not kept", "only root can"),
+                Lost::Attribute(NotKept::Xattr) => (
+                    "file(s) without all of their extended attributes",
+                    "the disk or the permissions do not allow them",
+                ),
+                Lost::Attribute(NotKept::Mode) => ("permission(s) not kept", "the disk refused"),
+                Lost::Attribute(NotKept::Time) => ("time(s) not kept", "the disk refused"),
+            };
+            self.output.note(&format!("{count} {word}: {hint}"));
+        }
+    }
+
+    fn summary(&self, took: Duration) -> String {
+        let bytes = self.past.1;
+        let files = self.fetched + self.up_to_date;
+        let rate = size((bytes as f64 / took.as_secs_f64().max(0.001)) as u64);
+        let seconds = match took.as_secs() {
+            0..60 => format!("{:.1} s", took.as_secs_f64()),
+            _ => duration(took),
+        };
+        let there = match self.up_to_date {
+            0 => String::new(),
+            count => format!(" ({count} were there already)"),
+        };
+        format!(
+            "{files} file(s){there}, {} in {seconds} ({rate}/s), in {}",
+            size(bytes),
+            self.folder
+        )
+    }
+}
+
+fn lost_word(what: Lost) -> &'static str {
+    match what {
+        Lost::Link => "link",
+        Lost::Attribute(NotKept::Owner) => "owner",
+        Lost::Attribute(NotKept::Xattr) => "xattr",
+        Lost::Attribute(NotKept::Mode) => "mode",
+        Lost::Attribute(NotKept::Time) => "mtime",
+    }
+}
+
+fn path_text(path: &SafePath) -> String {
+    String::from_utf8_lossy(path.as_bytes()).into_owned()
+}
