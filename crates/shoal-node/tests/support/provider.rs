@@ -133,9 +133,6 @@ struct Answers {
 
 impl Handler for Answers {
     async fn handle(&self, first: Communication, stream: Stream, link: &Link) {
-        let Communication::FileRequest(request) = first else {
-            return;
-        };
         let permission = Permission::Grant {
             server: self.server,
             holder: link.remote_id().expect("a node"),
@@ -144,6 +141,6 @@ impl Handler for Answers {
             name: "somebody".parse().expect("a name"),
             permission,
         };
-        self.provide.serve(request, asker, stream).await;
+        self.provide.answer(first, asker, stream).await;
     }
 }
