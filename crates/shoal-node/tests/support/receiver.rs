@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, Source};
+use shoal_node::fetch::{
+    FetchError, FetchJob, Fetched, Fetcher, Source, TreeEvent, TreeJob, TreeOptions,
+};
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfer, Transfers};
 use shoal_store::folder::Folder;
+use shoal_wire::SafePath;
+use tokio::sync::mpsc;
 
 use super::content::path;
 use super::{endpoint, soon};
@@ -51,6 +55,43 @@ impl Receiver {
             overwrite: false,
             transfer,
         }
+    }
+
+    /// Fetches the folder `remote` of a source as a tree under the same name, and gives what
+    /// became of each file.
+    pub(crate) async fn fetch_tree(
+        &self,
+        source: Source,
+        remote: &str,
+        options: TreeOptions,
+    ) -> (
+        Result<(), FetchError>,
+        Vec<(SafePath, Result<Fetched, FetchError>)>,
+    ) {
+        let name = "somebody".parse().expect("a name");
+        let job = TreeJob {
+            source,
+            remote: Some(path(remote)),
+            folder: Folder::open(&self.folder()).expect("a folder"),
+            target: path(remote),
+            options,
+            transfer: self
+                .transfers
+                .begin(Direction::Receiving, path(remote), name),
+            transfers: self.transfers.clone(),
+        };
+        let (events, mut told) = mpsc::channel(8);
+        let mut ended = Vec::new();
+        let listening = async {
+            while let Some(event) = told.recv().await {
+                if let TreeEvent::Ended { target, result } = event {
+                    ended.push((target, result));
+                }
+            }
+        };
+        let fetching = self.fetcher.fetch_tree(job, events);
+        let (fetched, ()) = soon(async { tokio::join!(fetching, listening) }).await;
+        (fetched, ended)
     }
 
     pub(crate) async fn run(&self, job: FetchJob) -> Result<Fetched, FetchError> {

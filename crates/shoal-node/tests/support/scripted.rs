@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use shoal_link::{Endpoint, Protocol, Stream};
 use shoal_node::fetch::Source;
+use shoal_node::provide::is_about_files;
 use shoal_node::tasks::Tasks;
 use shoal_wire::message::{Addresses, Bounded, Encoding, FileChunk, FileResponse, Provider};
 use shoal_wire::{ChunkIndex, Communication, FileEntry, Hash, NodeId};
@@ -35,6 +36,8 @@ impl Asked {
 
 /// One stream on which a file was requested.
 pub(crate) struct Requested {
+    /// What it was requested with.
+    pub(crate) first: Communication,
     pub(crate) stream: Stream,
     asked: Asked,
 }
@@ -58,10 +61,16 @@ impl Scripted {
                 let script = Arc::clone(&script);
                 running.spawn(async move {
                     while let Ok(mut stream) = link.accept().await {
-                        let first = stream.recv.hear(DEADLINE).await;
-                        assert!(matches!(first, Ok(Some(Communication::FileRequest(_)))));
+                        let Ok(Some(first)) = stream.recv.hear(DEADLINE).await else {
+                            continue;
+                        };
+                        assert!(is_about_files(&first), "{first:?}");
                         let asked = noting.clone();
-                        let run = script(Requested { stream, asked });
+                        let run = script(Requested {
+                            first,
+                            stream,
+                            asked,
+                        });
                         tasks.spawn(async move {
                             let _left = run.await;
                         });
