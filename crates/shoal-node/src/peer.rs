@@ -8,12 +8,13 @@ mod answers;
 mod keep;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shoal_link::{Endpoint, Protocol};
+use shoal_link::{Endpoint, Link, Protocol};
 use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, SetOnce, broadcast};
 
 use self::answers::{Answers, ToPeers};
 use crate::fetch::Fetcher;
@@ -27,6 +28,12 @@ use crate::transfers::Transfers;
 
 /// Events that a slow listener may be behind; older ones are dropped for it.
 const EVENTS_KEPT: usize = 256;
+/// Links of other peers at once; each costs at most what a stranger's windows allow until it shows
+/// a grant.
+const PEER_LINKS_MAX: usize = 1024;
+/// How long another peer may stay without a request that this node's server vouches for: it dials
+/// because it has one.
+const STRANGER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long transfers may take to end after a goodbye.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -227,17 +234,47 @@ impl Shared {
 /// Accepts links of other peers and serves each until it ends.
 async fn accept_peers(shared: Arc<Shared>) {
     let endpoint = shared.connect.endpoint.clone();
+    let places = Arc::new(Semaphore::new(PEER_LINKS_MAX));
     while let Some(link) = endpoint.accept().await {
         if link.protocol() != Protocol::Transfer {
             link.close(Refusal::Denied);
             continue;
         }
-        let answers = Arc::new(Answers::new(Arc::clone(&shared), ToPeers));
-        let tasks = shared.tasks.clone();
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            link.close(Refusal::QuotaExceeded);
+            continue;
+        };
+        let serving = Arc::clone(&shared);
         shared.tasks.spawn(async move {
-            link.widen();
-            let end = serve_streams(&link, &tasks, answers).await;
-            tracing::debug!(peer = ?link.remote_id(), %end, "link ended");
+            serve_peer(serving, link).await;
+            drop(place);
         });
+    }
+}
+
+/// Serves a link of another peer. It keeps the windows of a stranger, and a deadline, until it
+/// shows a grant.
+async fn serve_peer(shared: Arc<Shared>, link: Link) {
+    let vouched = Arc::new(SetOnce::new());
+    let who = ToPeers::new(Arc::clone(&vouched));
+    let answers = Arc::new(Answers::new(Arc::clone(&shared), who));
+    let mut served = pin!(serve_streams(&link, &shared.tasks, answers));
+    let end = tokio::select! {
+        end = &mut served => end,
+        () = overdue(&vouched) => {
+            link.close(Refusal::TimedOut);
+            served.await
+        }
+    };
+    tracing::debug!(peer = ?link.remote_id(), %end, "link ended");
+}
+
+/// Ends when a stranger has been one for too long; never for one that is vouched for in time.
+async fn overdue(vouched: &SetOnce<()>) {
+    if tokio::time::timeout(STRANGER_DEADLINE, vouched.wait())
+        .await
+        .is_ok()
+    {
+        std::future::pending::<()>().await;
     }
 }

@@ -70,6 +70,16 @@ pub fn is_about_files(request: &Communication) -> bool {
     )
 }
 
+/// The grant that a request about files shows.
+pub fn grant_in(request: &Communication) -> Option<&SignedGrant> {
+    match request {
+        Communication::FileRequest(request) => request.grant.as_ref(),
+        Communication::ManifestRequest(request) => request.grant.as_ref(),
+        Communication::PackGet(request) => request.grant.as_ref(),
+        _ => None,
+    }
+}
+
 /// Serves a share's files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Provide {

@@ -6,13 +6,16 @@ mod support;
 use std::time::Duration;
 
 use shoal_link::{Endpoint, Link, Stream, StreamError};
-use shoal_node::requests::{RequestError, answer, converse};
+use shoal_node::requests::{RequestError, answer, converse, request};
 use shoal_wire::message::FileRequest;
 use shoal_wire::{Communication, Grant, Refusal, Scope, Verb, frame};
 use support::content::path;
 use support::coordinator::{Club, refusal_of};
 use support::provider::{now_ms, signed};
 use support::{DEADLINE, dial, endpoint, soon};
+
+/// How long something is waited for that should not happen.
+const MOMENT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn a_frame_that_does_not_decode_closes_its_link_and_no_other() {
@@ -87,6 +90,7 @@ async fn a_stream_that_ends_inside_a_frame_is_given_up_alone() {
 async fn a_first_message_that_trickles_in_is_ended_by_its_deadline_while_others_are_served() {
     let club = Club::new(true).await;
     let hostile = Visitor::to(&club).await;
+    hostile.is_served().await;
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut stream = hostile.link.open().await.unwrap();
@@ -133,11 +137,36 @@ async fn one_link_has_a_bounded_number_of_requests_under_way_and_others_do_not_w
         held.push(stream);
     }
     let mut waiting = hostile.ask().await;
-    let early = answer(&mut waiting, Duration::from_millis(300)).await;
+    let early = answer(&mut waiting, MOMENT).await;
     assert!(matches!(early, Err(RequestError::TimedOut)), "{early:?}");
     bystander.is_served().await;
     held.pop();
     assert!(answer(&mut waiting, DEADLINE).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stranger_has_few_streams_until_it_shows_a_grant() {
+    let club = Club::new(true).await;
+    let stranger = Visitor::to(&club).await;
+    let mut held = Vec::new();
+    let ungranted = Communication::FileRequest(FileRequest {
+        path: path("hello.txt"),
+        hash: None,
+        grant: None,
+    });
+    let refused = soon(request(&stranger.link, &ungranted, DEADLINE)).await;
+    assert_eq!(refused.unwrap_err().refusal(), Refusal::NotGranted);
+    while let Ok(stream) = tokio::time::timeout(MOMENT, stranger.link.open()).await {
+        held.push(stream.unwrap());
+        assert!(
+            held.len() <= 16,
+            "a stranger has as many streams as it likes"
+        );
+    }
+    let first = &mut held[0];
+    first.send.say(&stranger.request).await.unwrap();
+    assert!(answer(first, DEADLINE).await.is_ok());
+    soon(stranger.link.open()).await.unwrap();
 }
 
 /// Opens streams, does `with` each what it does, until the other side closes the link.

@@ -295,7 +295,9 @@ async fn pack(
         accepts_zstd: false,
         grant: Some(grant),
     };
-    let mut stream = converse(link, &Communication::PackGet(get)).await.expect("asked");
+    let mut stream = converse(link, &Communication::PackGet(get))
+        .await
+        .expect("asked");
     match answer(&mut stream, DEADLINE).await.expect("a pack") {
         Communication::Pack(pack) => pack.files.into_vec(),
         other => panic!("{other:?}"),

@@ -1,16 +1,18 @@
 //! What a peer answers: to its server, and to other peers. Whatever is not listed is denied.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shoal_link::{Link, Stream};
+use shoal_wire::grant::GrantParties;
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
 use shoal_wire::message::{Bounded, FileList, FileOffer};
-use shoal_wire::{Communication, NodeName, Refusal};
+use shoal_wire::{Communication, NodeId, NodeName, Refusal, SignedGrant};
+use tokio::sync::SetOnce;
 
 use super::Shared;
 use crate::fetch::{FetchJob, Source};
-use crate::provide::{Asker, Permission, is_about_files};
+use crate::provide::{Asker, Permission, grant_in, is_about_files};
 use crate::requests::Handler;
 use crate::transfers::Direction;
 
@@ -21,9 +23,19 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToServer;
 
-/// Answers on links of other peers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ToPeers;
+/// Answers on a link of another peer.
+#[derive(Debug)]
+pub(super) struct ToPeers {
+    /// Set by the first request that this node's server vouches for.
+    vouched: Arc<SetOnce<()>>,
+}
+
+impl ToPeers {
+    /// Answers a stranger, and says in `vouched` when it is none any more.
+    pub(super) fn new(vouched: Arc<SetOnce<()>>) -> Self {
+        Self { vouched }
+    }
+}
 
 /// Answers requests of one kind of asker.
 #[derive(Debug)]
@@ -63,7 +75,6 @@ impl Handler for Answers<ToServer> {
 
 impl Handler for Answers<ToPeers> {
     async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
-        let ToPeers = self.who;
         if !is_about_files(&first) {
             deny(&mut stream, "peers only ask each other for files").await;
             return;
@@ -71,10 +82,37 @@ impl Handler for Answers<ToPeers> {
         let server = self.shared.live().server;
         let asker = link.remote_id().zip(server).and_then(|(holder, server)| {
             let name: NodeName = holder.short().parse().ok()?;
+            self.welcome(grant_in(&first), (server, holder), link);
             let permission = Permission::Grant { server, holder };
             Some(Asker { name, permission })
         });
         self.serve(first, asker, stream).await;
+    }
+}
+
+impl Answers<ToPeers> {
+    /// Gives a link the windows of a known peer at its first request that is vouched for. What
+    /// may be had is for [`crate::provide`] to say, at every request.
+    fn welcome(
+        &self,
+        grant: Option<&SignedGrant>,
+        (server, holder): (NodeId, NodeId),
+        link: &Link,
+    ) {
+        if self.who.vouched.initialized() {
+            return;
+        }
+        let parties = GrantParties {
+            server,
+            provider: self.shared.connect.endpoint.node_id(),
+            holder,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| now.as_millis() as u64);
+        let is_vouched = grant.is_some_and(|grant| grant.scope_for(&parties, now_ms).is_ok());
+        if is_vouched && self.who.vouched.set(()).is_ok() {
+            link.widen();
+        }
     }
 }
 
