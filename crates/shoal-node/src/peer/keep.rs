@@ -1,7 +1,7 @@
 //! Keeps the session with the server: announces, serves, and connects again when it is lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_core::backoff::Backoff;
 use shoal_link::LinkError;
@@ -18,6 +18,9 @@ use crate::share::Batch;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait between two tries.
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// A session that lasted this long was a success: after a shorter one the waits go on growing, so
+/// that a server that ends every session at once is not stormed.
+const SESSION_LASTED: Duration = Duration::from_secs(30);
 /// Wait before an announce that was over a quota is tried again, where the server names none.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 
@@ -26,7 +29,11 @@ pub(super) async fn keep_session(shared: Arc<Shared>, first: Session) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
     let mut session = first;
     loop {
+        let began = Instant::now();
         let end = run(&shared, &session).await;
+        if began.elapsed() >= SESSION_LASTED {
+            backoff.handle_success();
+        }
         shared.disconnected();
         if end == LinkError::ClosedHere(Refusal::ShuttingDown) {
             return;
@@ -45,7 +52,6 @@ pub(super) async fn keep_session(shared: Arc<Shared>, first: Session) {
                 Err(error) => reason = error.to_string(),
             }
         };
-        backoff.handle_success();
         shared.connected(&session);
     }
 }
