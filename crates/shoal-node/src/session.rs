@@ -50,6 +50,16 @@ pub enum ConnectError {
         /// What the resolver said.
         reason: String,
     },
+    /// The address has the right form, and the name in it leads nowhere at the moment.
+    #[error(
+        "the server's address {address} cannot be looked up: check its name and this machine's network ({reason})"
+    )]
+    Unknown {
+        /// As it was typed.
+        address: String,
+        /// What the resolver said.
+        reason: String,
+    },
     /// The certificate file is no help.
     #[error("{} cannot be used as the server's certificate: {reason}", path.display())]
     CertificateFile {
@@ -268,9 +278,10 @@ async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
         match tokio::net::lookup_host(address).await {
             Ok(found) => addresses.extend(found),
             Err(error) => {
-                unresolved = Some(ConnectError::Resolve {
-                    address: address.clone(),
-                    reason: error.to_string(),
+                let (address, reason) = (address.clone(), error.to_string());
+                unresolved = Some(match error.kind() {
+                    std::io::ErrorKind::InvalidInput => ConnectError::Resolve { address, reason },
+                    _ => ConnectError::Unknown { address, reason },
                 });
             }
         }

@@ -157,6 +157,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let code = match &error {
             ConnectError::Resolve { .. } => Code::Usage,
+            ConnectError::Unknown { .. } => Code::NoConnection,
             ConnectError::CertificateFile { .. } => Code::Local,
             ConnectError::Unproven { .. } => Code::Trust,
             ConnectError::Refused { source, .. } => match code_of(source.refusal()) {
