@@ -206,7 +206,10 @@ impl Answers {
     async fn peers(&self, after: Option<NodeId>) -> Result<Communication, ErrorReport> {
         let roster = &self.coordinator.roster;
         let peers = roster
-            .view(move |view| view.summaries(after.as_ref(), Instant::now()))
+            .view(move |view| {
+                // One more than a page, to know whether there are more.
+                view.summaries(after.as_ref(), PAGE_MAX_ENTRIES + 1, Instant::now())
+            })
             .await?;
         let (mut peers, cut) = fitting(peers, |peer: &PeerSummary| {
             SUMMARY_BYTES + peer.agent.as_str().len()

@@ -81,7 +81,7 @@ impl Orders {
     async fn peers(&self, events: &Events) -> Result<(), Failure> {
         let roster = &self.coordinator.roster;
         let peers = roster
-            .view(|view| view.summaries(None, Instant::now()))
+            .view(|view| view.summaries(None, usize::MAX, Instant::now()))
             .await?;
         for peer in peers {
             let event = ControlEvent::Peer {
@@ -118,6 +118,7 @@ impl Orders {
         let peer = self.reach(peer).await?;
         let prefix = path.map(parse_path).transpose()?;
         let mut after: Option<SafePath> = None;
+        let mut is_empty = true;
         loop {
             let question = Communication::FileList(FileList {
                 peer: None,
@@ -133,11 +134,15 @@ impl Orders {
             if more && last <= after {
                 return Err(RequestError::Unexpected.into());
             }
+            is_empty &= files.is_empty();
             for entry in files.iter() {
                 tell(events, file_event(&peer.node, &peer.name, true, entry)).await?;
             }
             if !more {
-                return Ok(());
+                return match prefix {
+                    Some(path) if is_empty => Err(refused(Refusal::NotFound, path).into()),
+                    _ => Ok(()),
+                };
             }
             after = last;
         }

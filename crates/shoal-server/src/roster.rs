@@ -74,8 +74,13 @@ impl View {
         self.links.get(&self.registry.peer(node)?.connection)
     }
 
-    /// The connected peers after an id, as they are told to others.
-    pub(crate) fn summaries(&self, after: Option<&NodeId>, now: Instant) -> Vec<PeerSummary> {
+    /// At most `limit` connected peers after an id, as they are told to others.
+    pub(crate) fn summaries(
+        &self,
+        after: Option<&NodeId>,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<PeerSummary> {
         let summary = |peer: &shoal_core::registry::Peer| {
             let rtt = self.links.get(&peer.connection).map(|link| link.path().rtt);
             PeerSummary {
@@ -91,7 +96,11 @@ impl View {
                     .unwrap_or_default(),
             }
         };
-        self.registry.peers_after(after).map(summary).collect()
+        self.registry
+            .peers_after(after)
+            .take(limit)
+            .map(summary)
+            .collect()
     }
 }
 

@@ -37,6 +37,27 @@ async fn a_listing_asks_the_peer_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_listing_of_a_folder_that_is_not_there_is_not_found() {
+    let bench = Bench::new().await;
+    let anna = bench.guest("anna").await;
+    let answers = async {
+        let (_question, mut stream) = anna.hear().await;
+        let page = Communication::FileListPage {
+            files: FilePage::truncated(Vec::new()),
+            more: false,
+        };
+        reply(&mut stream, &page).await;
+    };
+    let order = ControlRequest::List {
+        peer: "anna".into(),
+        path: Some("nothing".into()),
+    };
+    let (events, ()) = tokio::join!(bench.order(&order), answers);
+    let failed = format!("failed {}", Refusal::NotFound.code());
+    assert_eq!(shown(&events), [failed]);
+}
+
+#[tokio::test]
 async fn a_peer_whose_listing_does_not_go_on_is_not_asked_for_ever() {
     let bench = Bench::new().await;
     let anna = bench.guest("anna").await;

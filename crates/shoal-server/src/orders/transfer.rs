@@ -151,7 +151,11 @@ impl Orders {
         let found = self
             .coordinator
             .find(wish.asker, &wish.nodes, wanted, after)
-            .await?;
+            .await
+            .map_err(|report| match report.refusal {
+                Refusal::NotFound => refused(Refusal::NotFound, wish.file),
+                _ => report,
+            })?;
         let Found {
             matched,
             mut providers,
