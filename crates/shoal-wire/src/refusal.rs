@@ -98,8 +98,8 @@ refusals! {
     WriteFailed = 22, "the receiver could not write the file";
     /// The target exists and differs, and nobody asked to overwrite it.
     TargetExists = 23, "a different file is already there";
-    /// The request matches several files.
-    Ambiguous = 24, "the name matches several files";
+    /// The name stands for several files or peers.
+    Ambiguous = 24, "the name is ambiguous";
     /// No provider could be reached.
     Unreachable = 25, "no provider can be reached";
     /// A failure inside the node that says so.
