@@ -14,7 +14,7 @@ use rustyline::history::DefaultHistory;
 use serde_json::json;
 use shoal_node::fetch::TreeOptions;
 use shoal_node::peer::{Event, Peer};
-use shoal_node::plan::{Asked, PlanError, SERVER};
+use shoal_node::plan::{Asked, PlanError};
 use shoal_node::session::Session;
 use shoal_node::transfers::{Direction, Snapshot, State};
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
@@ -152,7 +152,6 @@ impl Prompt<'_> {
             }
             ("list", []) => self.list_own(),
             ("list", [place]) => list::show_place(&self.session()?, place, self.output).await?,
-            ("files", []) => list::show_place(&self.session()?, SERVER, self.output).await?,
             ("files", words) => {
                 let text = words.join(" ");
                 list::show_hits(&self.session()?, &text, HITS_MAX, self.output).await?;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use shoal_node::plan::{SERVER, peer_ref};
+use shoal_node::requests::RequestError;
 use shoal_node::session::Session;
 use shoal_wire::message::{Hit, PeerRef, PeerSummary};
 use shoal_wire::{FileEntry, PathError, SafePath, ShortText};
@@ -141,10 +142,14 @@ async fn show_files(
             .await?;
         count += files.len() as u64;
         show_entries(&files, output);
-        match files.last() {
-            Some(last) if more => after = Some(last.path.clone()),
-            _ => return Ok(count),
+        let last = files.last().map(|last| last.path.clone());
+        if !more {
+            return Ok(count);
         }
+        if last <= after {
+            return Err(RequestError::Unexpected.into());
+        }
+        after = last;
     }
 }
 
