@@ -104,6 +104,12 @@ impl Daemon {
         code.expect("found above")
     }
 
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let status = self.child.try_wait();
+        status.expect("ask for a child's end").is_some()
+    }
+
     /// Asks it to close, waits, and returns its exit code.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> i32 {
