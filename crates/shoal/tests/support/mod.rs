@@ -4,9 +4,14 @@
 //! node. A [`Daemon`] prints JSON events that a test waits for with a deadline; it is killed by its
 //! id when it is dropped. No process sees the user's own settings.
 
-#![allow(dead_code, reason = "each test file uses its own part of this module")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file uses its own part of this module"
+)]
 
 mod daemon;
+mod terminal;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,6 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use self::daemon::Daemon;
+pub(crate) use self::terminal::{ARROW_UP, CTRL_C, CTRL_D, Terminal};
 
 /// How long anything may take before a test fails: far more than a loaded machine needs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
