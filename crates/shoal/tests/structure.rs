@@ -6,8 +6,9 @@ use std::process::Command;
 use serde_json::Value;
 
 /// For each crate, what it may import of ours.
-const MAY_IMPORT: [(&str, &[&str]); 7] = [
+const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("shoal-wire", &[]),
+    ("shoal-lab", &[]),
     ("shoal-core", &["shoal-wire"]),
     ("shoal-store", &["shoal-wire"]),
     ("shoal-link", &["shoal-wire"]),
