@@ -103,6 +103,7 @@ def once(bench, tool, site, item, total):
             seconds = time.monotonic() - started
         finally:
             cpu, peaks = usage.finish()
+            tool.finish()
         note, moved = "", total
         if in_time:
             material.compare(site.source / item, target / item)

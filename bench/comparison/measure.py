@@ -165,14 +165,14 @@ def wait(process, seconds):
     return True
 
 
-def until(condition, seconds, what):
+def until(condition, seconds, what, every=0.002):
     """Polls a condition; its first true value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
-        time.sleep(0.002)
+        time.sleep(every)
     raise Failed(f"{what}: not within {seconds} s")
 
 

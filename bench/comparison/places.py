@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 
 from .measure import Failed
 
@@ -49,9 +50,10 @@ class Namespaces:
         self.port = 20_000
 
     def congestion(self, name):
-        setting = f"net.ipv4.tcp_congestion_control={name}"
-        for inside in [self.near, self.far]:
-            run("ip", "netns", "exec", inside, "sysctl", "-qw", setting)
+        """Chooses TCP's congestion control for what is sent from one namespace to the other."""
+        for inside, device, host in self.routes:
+            run("ip", "-n", inside, "route", "replace", f"10.77.0.{host}/32", "dev", device,
+                "congctl", name)
 
     def free_port(self):
         # Nothing else listens in there.
@@ -66,6 +68,7 @@ class Veth(Namespaces):
 
     def __init__(self):
         super().__init__()
+        self.routes = [(self.near, "veth-a", 2), (self.far, "veth-b", 1)]
         made = []
         try:
             for name in [self.near, self.far]:
@@ -92,9 +95,11 @@ class Wan(Namespaces):
 
     def __init__(self, rate_mbit, loss):
         super().__init__()
+        self.routes = [(self.near, "wan0", 2), (self.far, "wan0", 1)]
         self.title = f"50 ms, {rate_mbit} Mbit/s, {loss} % loss"
         self.process = subprocess.Popen(
-            [wan_program(), "--name", self.base, "--delay-ms", "25",
+            # Ahead of everything that is measured, so that packets leave on time.
+            ["chrt", "--fifo", "1", wan_program(), "--name", self.base, "--delay-ms", "25",
              "--rate-mbit", str(rate_mbit), "--loss", str(loss)],
             stdout=subprocess.PIPE, text=True,
         )
@@ -103,6 +108,8 @@ class Wan(Namespaces):
 
     def close(self):
         self.process.terminate()
+        # What was lost and how late packets left: whether the emulation kept up.
+        print(self.process.stdout.read().strip(), file=sys.stderr)
         self.process.wait()
 
 

@@ -23,9 +23,7 @@ class Torrent(Tool):
         self.python = prefix / "bin" / "python"
 
     def is_there(self):
-        said = subprocess.run([self.python, "-c", "import libtorrent"], capture_output=True) \
-            if self.python.exists() else None
-        return said is not None and said.returncode == 0
+        return has_module(self.python, "libtorrent")
 
     def version(self):
         script = "import libtorrent; print('libtorrent', libtorrent.__version__)"
@@ -56,7 +54,8 @@ class Wormhole(Tool):
         self.program = str(self.bin / "wormhole")
 
     def is_there(self):
-        return shutil.which(self.program) is not None and (self.bin / "twist").exists()
+        return shutil.which(self.program) is not None and has_module(
+            self.bin / "python", "wormhole_mailbox_server")
 
     def begin(self, site):
         port = site.place.free_port()
@@ -94,6 +93,16 @@ class Sendme(Tool):
         ticket = until(lambda: ticket_in(said.read_text()), 300, "sendme's ticket")
         return site.fetch("sh", "-c", 'cd "$1" && exec "$2" receive --relay disabled "$3"', "sh",
                           target, self.program, ticket)
+
+    def finish(self):
+        self.sending.terminate()
+        self.sending.wait()
+
+
+def has_module(python, name):
+    if not python.exists():
+        return False
+    return subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode == 0
 
 
 def ticket_in(text):

@@ -68,6 +68,9 @@ class Tool:
         """Starts the fetch of `item` into the folder `target`."""
         raise NotImplementedError
 
+    def finish(self):
+        """Ends what a run left behind at the sender."""
+
 
 def first_line(*command):
     said = subprocess.run(command, capture_output=True, text=True)
@@ -120,7 +123,7 @@ class Shoal(Tool):
             "--files-dir", site.source, "--state-dir", self.state / "anna",
         )
         if hashed:
-            until(lambda: self.is_hashed(site), 600, "the sender's hashing")
+            until(lambda: self.is_hashed(site), 600, "the sender's hashing", every=0.5)
 
     def daemon(self, site, event, *arguments):
         said = open(self.state / f"{arguments[0]}.json", "w+")

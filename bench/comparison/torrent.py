@@ -17,6 +17,9 @@ def session(listen):
         "enable_lsd": False,
         "enable_upnp": False,
         "enable_natpmp": False,
+        # TCP: uTP gives way to whatever else the machine does.
+        "enable_outgoing_utp": False,
+        "enable_incoming_utp": False,
         "allow_multiple_connections_per_ip": True,
         "alert_mask": 0,
     })
