@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import material, table
-from .measure import End, Failed, Usage, stored_bytes, until, wait
+from .measure import STATE_MAX_BYTES, End, Failed, Usage, stored_bytes, until, wait
 from .places import Loopback, Veth, Wan
 from .tools import Site
 
@@ -108,7 +108,10 @@ def once(bench, tool, site, item, total):
         if in_time:
             material.compare(site.source / item, target / item)
         else:
-            moved = stored_bytes(target)
+            is_tree = (site.source / item).is_dir()
+            # Never nothing, so that a rate can be told.
+            moved = max(1, stored_bytes(target, 0 if is_tree else STATE_MAX_BYTES))
+            moved = min(moved, total)
             site.receiver.kill()
             note = f"cut at {bench.settings.limit} s"
         bench.say(f"  {tool.name}: {seconds:.2f} s, {moved / 1e6 / seconds:.1f} MB/s {note}")

@@ -15,6 +15,9 @@ import time
 CGROUP = pathlib.Path("/sys/fs/cgroup")
 SAMPLE_SECONDS = 0.02
 
+# State files beside a large download are smaller.
+STATE_MAX_BYTES = 64 * 1024
+
 
 class Failed(Exception):
     """A run that did not end well; the text says why."""
@@ -176,15 +179,15 @@ def until(condition, seconds, what, every=0.002):
     raise Failed(f"{what}: not within {seconds} s")
 
 
-def stored_bytes(folder):
-    """Bytes that take room on the disk, or are about to, in a folder's larger files."""
+def stored_bytes(folder, over=STATE_MAX_BYTES):
+    """Bytes that take room on the disk, or are about to, in a folder's files larger than `over`."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                stored = os.lstat(os.path.join(parent, name)).st_blocks * 512
+                status = os.lstat(os.path.join(parent, name))
             except OSError:
                 continue
-            # State files of a download are smaller.
-            total += stored if stored > 64 * 1024 else 0
+            stored = min(status.st_blocks * 512, status.st_size)
+            total += stored if stored > over else 0
     return total
