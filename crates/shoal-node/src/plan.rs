@@ -231,7 +231,10 @@ async fn locate(session: &Session, asked: &Asked, typed: &str) -> Result<Located
                 Refusal::NotFound | Refusal::PeerNotConnected
             ) =>
         {
-            let detail = report.detail.to_string();
+            let mut detail = report.detail.to_string();
+            if report.refusal == Refusal::PeerNotConnected && !detail.is_empty() {
+                detail.push_str(" is not connected");
+            }
             Err(PlanError::NotFound {
                 typed: typed.to_owned(),
                 detail: if detail.is_empty() {

@@ -16,6 +16,7 @@ pub mod control;
 mod coordinator;
 mod lookup;
 mod orders;
+mod places;
 mod refused;
 mod roster;
 pub mod server;

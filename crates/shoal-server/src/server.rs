@@ -18,7 +18,6 @@ use shoal_store::folder::{Folder, FolderError};
 use shoal_store::index::{Index, IndexError};
 use shoal_wire::message::{Bounded, FileAnnounce};
 use shoal_wire::{JoinTicket, NodeId, NodeName, Refusal, ShortText};
-use tokio::sync::Semaphore;
 
 use crate::addresses::own_addresses;
 use crate::catalog::{Catalog, OpenError};
@@ -26,11 +25,8 @@ use crate::connection::attend;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
 use crate::orders::Orders;
+use crate::places::Places;
 use crate::roster::Roster;
-
-/// Connections served at once: ten times the peers that one server is meant for, and each costs
-/// tens of kilobytes while it is idle.
-const CONNECTIONS_MAX: usize = 10_000;
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -206,10 +202,10 @@ async fn feed_catalog(coordinator: Arc<Coordinator>) {
 }
 
 async fn accept(coordinator: Arc<Coordinator>, tasks: Tasks) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::default());
     let mut count = 0;
     while let Some(link) = coordinator.endpoint.accept().await {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.take(link.remote_id(), link.path().remote.ip()) else {
             link.close(Refusal::QuotaExceeded);
             continue;
         };

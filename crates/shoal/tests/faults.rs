@@ -273,17 +273,21 @@ fn loses_its_first_source(lose: impl Fn(&mut Daemon)) {
     lose(&mut daemons[first]);
     let is_whole = |entry: std::io::Result<std::fs::DirEntry>| {
         !entry
-            .unwrap()
+            .expect("read the folder")
             .file_name()
             .to_string_lossy()
             .starts_with('.')
     };
-    let whole = std::fs::read_dir(world.path("got")).unwrap().any(is_whole);
+    let whole = std::fs::read_dir(world.path("got"))
+        .expect("read the folder")
+        .any(is_whole);
     assert!(!whole, "it was over before the kill");
     assert_eq!(getting.event("done")["fetched"], 1);
     assert_eq!(getting.wait(), 0);
-    let arrived = std::fs::read_dir(world.path("got")).unwrap();
-    let arrived: Vec<PathBuf> = arrived.map(|entry| entry.unwrap().path()).collect();
+    let arrived = std::fs::read_dir(world.path("got")).expect("read the folder");
+    let arrived: Vec<PathBuf> = arrived
+        .map(|entry| entry.expect("read the folder").path())
+        .collect();
     assert_eq!(arrived.len(), 1, "{arrived:?}");
     assert_eq!(b3sum(&arrived[0]), hash);
 }

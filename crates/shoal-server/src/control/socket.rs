@@ -28,12 +28,21 @@ const ASK_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a client may take to read an event.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Longest path of a socket, in bytes (Linux `sun_path`, less the closing NUL).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
 /// Why the control socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another server listens there.
     #[error("another server runs with the control socket {}: stop it, or choose another --state-dir", path.display())]
     InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Its path is longer than sockets may have.
+    #[error("the control socket's path {} is over {SOCKET_PATH_MAX_BYTES} bytes: choose a shorter --state-dir", path.display())]
+    TooLong {
         /// The socket.
         path: PathBuf,
     },
@@ -83,6 +92,10 @@ impl ControlSocket {
             path: path.to_owned(),
             error,
         };
+        if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
+            let path = path.to_owned();
+            return Err(SocketError::TooLong { path });
+        }
         match UnixStream::connect(path).await {
             Ok(_answered) => {
                 return Err(SocketError::InUse {

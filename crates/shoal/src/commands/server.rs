@@ -87,6 +87,8 @@ fn read_certificate(certificate: &Path, key: &Path) -> Result<ServerCertificate,
             Failure::local(text)
         })
     };
-    ServerCertificate::from_pem(&read(certificate)?, &read(key)?)
-        .map_err(|error| Failure::new(Code::Trust, error.to_string()))
+    ServerCertificate::from_pem(&read(certificate)?, &read(key)?).map_err(|error| {
+        let text = format!("{} and {}: {error}", certificate.display(), key.display());
+        Failure::new(Code::Trust, text)
+    })
 }

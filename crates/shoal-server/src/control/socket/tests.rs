@@ -35,6 +35,9 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let bench = Bench::new().await;
     let second = ControlSocket::bind(&bench.path).await;
     assert!(matches!(second, Err(SocketError::InUse { .. })));
+    let long = bench.folder.path().join("d".repeat(SOCKET_PATH_MAX_BYTES));
+    let refused = ControlSocket::bind(&long).await;
+    assert!(matches!(refused, Err(SocketError::TooLong { .. })));
 
     let stale = bench.folder.path().join("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
