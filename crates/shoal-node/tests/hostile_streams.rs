@@ -153,6 +153,7 @@ async fn a_stranger_has_few_streams_until_it_shows_a_grant() {
         path: path("hello.txt"),
         hash: None,
         grant: None,
+        accepts_zstd: false,
     });
     let refused = soon(request(&stranger.link, &ungranted, DEADLINE)).await;
     assert_eq!(refused.unwrap_err().refusal(), Refusal::NotGranted);

@@ -21,8 +21,10 @@ async fn another_peer_is_answered_requests_for_files_and_nothing_else() {
     let link = dial(&visitor, &club.endpoint).await;
     for (name, message) in every_message() {
         let expected = match message {
-            // The documented one shows a grant of nobody's.
-            Communication::FileRequest(_) => Refusal::NotGranted,
+            // The documented ones show a grant of nobody's, or none.
+            Communication::FileRequest(_)
+            | Communication::ManifestRequest(_)
+            | Communication::PackGet(_) => Refusal::NotGranted,
             _ => Refusal::Denied,
         };
         assert_eq!(refusal_of(&link, &message).await, Some(expected), "{name}");
@@ -38,7 +40,11 @@ async fn a_server_is_answered_lists_requests_offers_and_rescans_and_nothing_else
     for (name, message) in every_message() {
         let expected = match message {
             Communication::FileList(_) | Communication::Rescan => None,
-            Communication::FileRequest(_) => Some(Refusal::NotFound),
+            Communication::FileRequest(_) | Communication::ManifestRequest(_) => {
+                Some(Refusal::NotFound)
+            }
+            // It is answered file by file.
+            Communication::PackGet(_) => None,
             // What is offered is tested by itself, below.
             Communication::FileOffer(_) => continue,
             _ => Some(Refusal::Denied),

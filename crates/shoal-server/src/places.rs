@@ -13,7 +13,8 @@ use shoal_wire::NodeId;
 /// tens of kilobytes while it is idle.
 const ALL_MAX: usize = 10_000;
 /// Connections of one identity: a daemon, and commands that a person or a script runs beside it.
-const NODE_MAX: usize = 64;
+/// One that is killed keeps its place until the idle time-out.
+const NODE_MAX: usize = 256;
 /// Connections from one /24 (IPv4) or /56 (IPv6): an office behind one address fits, and four such
 /// networks are needed to shut others out.
 const NETWORK_MAX: usize = ALL_MAX / 4;

@@ -39,6 +39,9 @@ const LARGE_AT_ONCE: usize = 4;
 /// Packs that may be staged before they are placed, at most 1 MiB of page cache each.
 const PACKS_STAGED: usize = 64;
 
+/// Names that would collide elsewhere that are warned of one by one.
+const TWINS_NAMED: u64 = 3;
+
 /// Chooses entries by their path below the folder that is fetched.
 pub type Choose = Arc<dyn Fn(&SafePath) -> bool + Send + Sync>;
 
@@ -159,6 +162,15 @@ struct Tree<'a> {
     /// Hashes of the paths that are over: they are not fetched again after a reconnect.
     over: Mutex<HashSet<u64>>,
     path_hasher: RandomState,
+    twins: Mutex<Twins>,
+}
+
+/// Names that this disk keeps apart and others do not.
+#[derive(Default)]
+struct Twins {
+    /// Hashes of what names collide under.
+    keys: HashSet<u64>,
+    found: u64,
 }
 
 impl Fetcher {
@@ -178,6 +190,7 @@ impl Fetcher {
             events,
             over: Mutex::default(),
             path_hasher: RandomState::new(),
+            twins: Mutex::default(),
         };
         let fetched = tree.try_while_it_helps().await;
         job.transfer.ended(match &fetched {
@@ -336,6 +349,18 @@ impl Tree<'_> {
     async fn over(&self, path: &SafePath, target: SafePath, result: Result<Fetched, FetchError>) {
         self.over_set().insert(self.path_hasher.hash_one(path));
         self.tell(TreeEvent::Ended { target, result }).await;
+    }
+
+    /// Warns of names that would be one file on other systems, the first few by name.
+    fn note_twin(&self, path: &SafePath) {
+        let key = self.path_hasher.hash_one(path.collision_key());
+        let mut twins = self.twins.lock().unwrap_or_else(PoisonError::into_inner);
+        if !twins.keys.insert(key) {
+            twins.found += 1;
+            if twins.found <= TWINS_NAMED {
+                tracing::warn!(%path, "this and another name would be one file on other systems");
+            }
+        }
     }
 
     fn is_over(&self, path: &SafePath) -> bool {

@@ -158,6 +158,7 @@ impl Tree<'_> {
             // A path that gets too long here cannot be kept; its file fails when it is asked for.
             let Ok(target) = target else { continue };
             if is_chosen && !self.is_over(&entry.path) {
+                self.note_twin(&entry.path);
                 placed.push((entry, target));
             }
         }
