@@ -7,4 +7,6 @@
 //! Misbehaviour of a peer is an output; an `Err` is a mistake of the caller.
 
 pub mod backoff;
+pub mod rate;
 pub mod registry;
+pub mod schedule;

@@ -56,5 +56,9 @@ pub const XATTR_VALUE_MAX_BYTES: usize = 4096;
 pub const XATTRS_MAX: usize = 32;
 /// Most bytes of a chunk or pack that may come compressed: both ends hold it whole.
 pub const COMPRESSED_MAX_BYTES: u64 = 1 << 24;
+/// Lowest rate limit, in bytes per second: less cannot keep a few transfers from counting as lost.
+pub const RATE_MIN_BYTES_PER_SECOND: u64 = 1_000;
+/// Highest rate limit, in bytes per second: no machine comes near it.
+pub const RATE_MAX_BYTES_PER_SECOND: u64 = 1_000_000_000_000_000;
 /// Longest ticket, in characters.
 pub const TICKET_MAX_CHARS: usize = 2048;

@@ -22,6 +22,7 @@ use crate::limits::{
 };
 use crate::manifest::{ManifestEntry, PackFiles};
 use crate::path::SafePath;
+use crate::rate::Rate;
 use crate::refusal::Refusal;
 use crate::text::{NodeName, ShortText, capped_seq};
 
@@ -365,6 +366,49 @@ pub struct ServerStatus {
     pub own_files: u64,
 }
 
+/// What becomes of one limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitChange {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// What the node was started with counts again, its hours included.
+    Configured,
+    /// There is none, until the node ends or hears another word.
+    Unlimited,
+    /// It is this rate, until the node ends or hears another word.
+    To(Rate),
+}
+
+/// Asks a peer what its rate limits are and, where something else than `Keep` is said, changes
+/// them first. Sent by a server to a peer; answered by [`LimitsInForce`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitRequest {
+    /// What the node sends, to all others together.
+    pub up: LimitChange,
+    /// What the node receives, from all others together.
+    pub down: LimitChange,
+    /// What the node sends to any one other.
+    pub up_per_peer: LimitChange,
+    /// What the node receives from any one other.
+    pub down_per_peer: LimitChange,
+}
+
+/// The limits that a node keeps at this moment; `None` where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsInForce {
+    /// What it sends, to all others together.
+    pub up: Option<Rate>,
+    /// What it receives, from all others together.
+    pub down: Option<Rate>,
+    /// What it sends to any one other.
+    pub up_per_peer: Option<Rate>,
+    /// What it receives from any one other.
+    pub down_per_peer: Option<Rate>,
+}
+
 /// A refusal in words and number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
@@ -503,6 +547,10 @@ pub enum Communication {
     PackGet(PackGet),
     /// 30: Provider to receiver: the files of a pack, their contents follow.
     Pack(Pack),
+    /// 31: Server to peer: these are your rate limits; or, what are they?
+    LimitRequest(LimitRequest),
+    /// 32: Answer to `LimitRequest`, once the limits are in force.
+    LimitsInForce(LimitsInForce),
 }
 
 impl Communication {

@@ -44,7 +44,7 @@ fn a_length_over_the_cap_of_its_kind_is_refused_by_its_header() {
 
 #[test]
 fn an_unknown_kind_is_refused_by_its_header() {
-    for kind in [31, 32, 127, 128, 255] {
+    for kind in [33, 34, 127, 128, 255] {
         assert_eq!(
             Header::parse(header_of(0, kind)),
             Err(DecodeError::UnknownKind { kind })
@@ -60,7 +60,7 @@ fn every_kind_has_a_sample_and_no_sample_is_out_of_range() {
         .collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, (0..31).collect::<Vec<u8>>());
+    assert_eq!(kinds, (0..33).collect::<Vec<u8>>());
 }
 
 #[test]
@@ -93,6 +93,22 @@ fn a_huge_count_fails_without_its_items() {
         let mut bytes = header_of(u32::try_from(count.len()).expect("short"), 5).to_vec();
         bytes.extend_from_slice(count);
         assert!(decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn a_rate_out_of_range_refuses_its_message() {
+    // Kind 32 with one rate: 0, 999 and 1,000 bytes per second, and more than there can be.
+    for (rate, is_valid) in [
+        ([0x00].as_slice(), false),
+        (&[0xe7, 0x07], false),
+        (&[0xe8, 0x07], true),
+        (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], false),
+    ] {
+        let body = [&[1], rate, &[0, 0, 0]].concat();
+        let mut bytes = header_of(u32::try_from(body.len()).expect("short"), 32).to_vec();
+        bytes.extend_from_slice(&body);
+        assert_eq!(decode(&bytes).is_ok(), is_valid, "{rate:?}");
     }
 }
 
@@ -133,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bodies_of_every_kind_never_panic(kind in 0_u8..31, body in prop::collection::vec(any::<u8>(), 0..512)) {
+    fn arbitrary_bodies_of_every_kind_never_panic(kind in 0_u8..33, body in prop::collection::vec(any::<u8>(), 0..512)) {
         let length = u32::try_from(body.len()).expect("short");
         let header = Header::parse(header_of(length, kind)).expect("known and short");
         if let Ok(message) = frame::decode(header, &body) {
@@ -144,7 +160,7 @@ proptest! {
 
     #[test]
     fn flipped_bits_never_panic_and_what_decodes_is_valid(
-        sample in 0_usize..31, at in any::<prop::sample::Index>(), bit in 0_u8..8,
+        sample in 0_usize..64, at in any::<prop::sample::Index>(), bit in 0_u8..8,
     ) {
         let samples = samples::all();
         let (_, message) = &samples[sample % samples.len()];

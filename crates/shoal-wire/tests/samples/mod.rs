@@ -4,8 +4,8 @@ use shoal_wire::grant::{Grant, Scope, SignedGrant, Verb};
 use shoal_wire::manifest::*;
 use shoal_wire::message::*;
 use shoal_wire::{
-    ChunkRanges, Communication, FileEntry, FileSize, Hash, NodeId, NodeName, Refusal, SafePath,
-    ShortText, Signature,
+    ChunkRanges, Communication, FileEntry, FileSize, Hash, NodeId, NodeName, Rate, Refusal,
+    SafePath, ShortText, Signature,
 };
 
 fn node(byte: u8) -> NodeId {
@@ -369,6 +369,30 @@ fn server() -> [(&'static str, Communication); 4] {
     ]
 }
 
+fn limits() -> [(&'static str, Communication); 2] {
+    let rate = |bytes_per_second| Rate::new(bytes_per_second).expect("within the limits");
+    [
+        (
+            "limit_request",
+            Communication::LimitRequest(LimitRequest {
+                up: LimitChange::To(rate(1_500_000)),
+                down: LimitChange::Unlimited,
+                up_per_peer: LimitChange::Keep,
+                down_per_peer: LimitChange::Configured,
+            }),
+        ),
+        (
+            "limits_in_force",
+            Communication::LimitsInForce(LimitsInForce {
+                up: Some(rate(1_500_000)),
+                down: None,
+                up_per_peer: None,
+                down_per_peer: Some(rate(300_000)),
+            }),
+        ),
+    ]
+}
+
 /// Name and message of every sample.
 pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     let mut samples = Vec::new();
@@ -378,5 +402,6 @@ pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     samples.extend(look_ups_and_offers());
     samples.extend(trees());
     samples.extend(server());
+    samples.extend(limits());
     samples
 }
