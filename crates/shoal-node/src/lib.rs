@@ -13,4 +13,5 @@ pub mod session;
 pub mod share;
 pub mod state;
 pub mod tasks;
+pub mod throttle;
 pub mod transfers;

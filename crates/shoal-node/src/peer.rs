@@ -24,6 +24,7 @@ use crate::session::{Connect, ConnectError, Session};
 use crate::share::Share;
 use crate::state::ServerRef;
 use crate::tasks::Tasks;
+use crate::throttle::{LimitSettings, Throttle};
 use crate::transfers::Transfers;
 
 /// Events that a slow listener may be behind; older ones are dropped for it.
@@ -52,6 +53,8 @@ pub struct PeerOptions {
     pub share: Share,
     /// Whether the server may make it fetch files.
     pub accepts_offers: bool,
+    /// Its rate limits, until somebody changes them.
+    pub limits: LimitSettings,
     /// The branch on which it runs.
     pub tasks: Tasks,
 }
@@ -132,7 +135,8 @@ impl Peer {
             share,
             ..
         } = options;
-        let transfers = Transfers::new();
+        let throttle = Throttle::new(options.limits);
+        let transfers = Transfers::limited(throttle.clone());
         let node = endpoint.node_id();
         let shared = Arc::new(Shared {
             provide: Provide::new(share.clone(), transfers.clone(), node, tasks.clone()),
@@ -155,6 +159,7 @@ impl Peer {
         let events = shared.events.subscribe();
         let session = Session::connect(&shared.connect).await?;
         shared.connected(&session);
+        tasks.spawn(throttle.follow_hours());
         tasks.spawn(accept_peers(Arc::clone(&shared)));
         tasks.spawn(keep::keep_session(Arc::clone(&shared), session));
         Ok((Self { shared }, events))

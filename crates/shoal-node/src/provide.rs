@@ -40,6 +40,8 @@ const WAITING_REQUESTS: usize = 4;
 /// Who asks for a file.
 #[derive(Debug, Clone)]
 pub struct Asker {
+    /// Its id.
+    pub node: NodeId,
     /// The name to show for it.
     pub name: NodeName,
     /// What entitles it.
@@ -55,8 +57,6 @@ pub enum Permission {
     Grant {
         /// The server whose word counts here.
         server: NodeId,
-        /// The node at the other end of the link.
-        holder: NodeId,
     },
 }
 
@@ -119,6 +119,7 @@ fn refuse(refusal: Refusal, detail: impl ToString) -> Stop {
 
 /// A file that is being served.
 struct Serving {
+    to: NodeId,
     shared: SharedFile,
     file: Arc<File>,
     layout: ChunkLayout,
@@ -212,6 +213,7 @@ impl Provide {
         };
         let layout = ChunkLayout::of(shared.entry.size);
         Ok(Serving {
+            to: asker.node,
             shared,
             file: Arc::new(file),
             layout,
@@ -234,14 +236,14 @@ impl Provide {
 
     /// What of the share is open to whoever asks.
     fn scope_of(&self, grant: Option<&SignedGrant>, asker: &Asker) -> Result<Scope, Stop> {
-        let Permission::Grant { server, holder } = asker.permission else {
+        let Permission::Grant { server } = asker.permission else {
             return Ok(Scope::Share);
         };
         let grant = grant.ok_or_else(|| refuse(Refusal::NotGranted, "no grant was shown"))?;
         let parties = GrantParties {
             server,
             provider: self.node,
-            holder,
+            holder: asker.node,
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_ms = since_epoch.map_or(0, |time| time.as_millis() as u64);

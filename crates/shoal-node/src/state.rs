@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! identity.pem    the node's Ed25519 key, PKCS#8, mode 0600; made at first use
-//! settings.toml   name and server, as last used
+//! settings.toml   name and server, as last used; rate limits, as the user wrote them
 //! hashes.db       cache of hashes by file
 //! catalog.db      what peers announced (servers)
 //! control.sock    where a running server takes orders (servers)
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use shoal_link::Identity;
 use shoal_store::durable;
 use shoal_wire::{NodeId, NodeName};
+
+use crate::throttle::LimitSettings;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +86,7 @@ pub struct ServerRef {
     pub trust: TrustChoice,
 }
 
-/// What is remembered from the last run.
+/// What is remembered from the last run, and what the user wrote into the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The node's name.
@@ -93,6 +95,9 @@ pub struct Settings {
     /// The peer's server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerRef>,
+    /// Rate limits, where neither options nor environment say any.
+    #[serde(default, skip_serializing_if = "LimitSettings::is_empty")]
+    pub limits: LimitSettings,
 }
 
 /// An open state directory.
@@ -352,6 +357,7 @@ mod tests {
                     addresses: vec!["localhost:8080".to_owned()],
                     trust,
                 }),
+                limits: toml::from_str("up = ['9M', '1M@8:00-18:00']").unwrap(),
             };
             state.save(&settings).unwrap();
             assert_eq!(state.settings().unwrap(), settings);

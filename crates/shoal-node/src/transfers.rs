@@ -9,9 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use shoal_core::rate::FlowId;
 use shoal_wire::message::{Outcome, TransferProgress};
-use shoal_wire::{NodeName, Refusal, SafePath};
+use shoal_wire::{NodeId, NodeName, Refusal, SafePath};
 use tokio_util::sync::CancellationToken;
+
+use crate::throttle::Throttle;
 
 /// Finished transfers that are remembered: a screenful for a person who looks back.
 const KEPT_FINISHED: usize = 100;
@@ -93,6 +96,7 @@ struct Shared {
     durable_bytes: AtomicU64,
     /// Set once: what was there when it first counted.
     resumed_bytes: OnceLock<u64>,
+    throttle: Throttle,
     stop: CancellationToken,
     started: Instant,
     told: Mutex<Told>,
@@ -160,6 +164,17 @@ impl Transfer {
         tokio::time::sleep(REPORT_INTERVAL).await;
     }
 
+    /// Waits until the limits of its direction let some of `most_bytes` of content move to or from
+    /// a peer, and returns how many; all of them, at once, where there is no limit. Ask again for
+    /// the rest. Dropping the future takes the wish back.
+    pub async fn take(&self, peer: NodeId, most_bytes: usize) -> usize {
+        let gate = match self.0.direction {
+            Direction::Receiving => self.0.throttle.down(),
+            Direction::Sending => self.0.throttle.up(),
+        };
+        gate.take(peer, FlowId(self.0.id), most_bytes).await
+    }
+
     /// The size is known.
     pub fn sized(&self, total_bytes: u64) {
         self.0.total_bytes.store(total_bytes, Ordering::Relaxed);
@@ -218,14 +233,29 @@ pub struct Transfers(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
+    throttle: Throttle,
     next_id: u64,
     transfers: BTreeMap<u64, Transfer>,
 }
 
 impl Transfers {
-    /// None yet.
+    /// None yet, and no limits.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet, and those that come keep to limits.
+    pub fn limited(throttle: Throttle) -> Self {
+        let table = Table {
+            throttle,
+            ..Table::default()
+        };
+        Self(Arc::new(Mutex::new(table)))
+    }
+
+    /// The limits that its transfers keep to.
+    pub fn throttle(&self) -> Throttle {
+        self.table().throttle.clone()
     }
 
     /// A transfer begins with one other node.
@@ -240,6 +270,7 @@ impl Transfers {
             verified_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
             resumed_bytes: OnceLock::new(),
+            throttle: table.throttle.clone(),
             stop: CancellationToken::new(),
             started: Instant::now(),
             told: Mutex::new(Told {

@@ -4,8 +4,9 @@
 mod support;
 
 use shoal_link::Protocol;
-use shoal_wire::message::{FileOffer, FileRequest};
-use shoal_wire::{Communication, Refusal, frame};
+use shoal_node::requests::request;
+use shoal_wire::message::{FileOffer, FileRequest, LimitChange, LimitRequest, LimitsInForce};
+use shoal_wire::{Communication, Rate, Refusal, frame};
 use support::content::{Content, path};
 use support::coordinator::{Club, refusal_of};
 use support::scripted::Scripted;
@@ -34,12 +35,14 @@ async fn another_peer_is_answered_requests_for_files_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_server_is_answered_lists_requests_offers_and_rescans_and_nothing_else() {
+async fn a_server_is_answered_lists_requests_offers_rescans_and_limits_and_nothing_else() {
     let club = Club::new(true).await;
     let mut denied = 0;
     for (name, message) in every_message() {
         let expected = match message {
-            Communication::FileList(_) | Communication::Rescan => None,
+            Communication::FileList(_) | Communication::Rescan | Communication::LimitRequest(_) => {
+                None
+            }
             Communication::FileRequest(_) | Communication::ManifestRequest(_) => {
                 Some(Refusal::NotFound)
             }
@@ -87,6 +90,38 @@ async fn an_offer_is_taken_from_the_server_where_that_is_on_and_from_nobody_else
 }
 
 #[tokio::test]
+async fn limits_are_taken_from_the_server_and_from_nobody_else() {
+    let club = Club::new(true).await;
+    let visitor = endpoint(&[]).await;
+    let link = dial(&visitor, &club.endpoint).await;
+    let rate = Rate::new(1_000).expect("a rate");
+    let lowest = Communication::LimitRequest(LimitRequest {
+        up: LimitChange::To(rate),
+        ..LimitRequest::default()
+    });
+    assert_eq!(refusal_of(&link, &lowest).await, Some(Refusal::Denied));
+    let in_force = club.peer.transfers().throttle().in_force();
+    assert_eq!(in_force, LimitsInForce::default());
+    // Asking is denied too: what a peer can take is no stranger's business.
+    let question = Communication::LimitRequest(LimitRequest::default());
+    assert_eq!(refusal_of(&link, &question).await, Some(Refusal::Denied));
+    for (message, up) in [(&lowest, Some(rate)), (&question, Some(rate))] {
+        let expected = Communication::LimitsInForce(LimitsInForce {
+            up,
+            ..LimitsInForce::default()
+        });
+        let answer = request(&club.link, message, support::DEADLINE).await;
+        assert_eq!(answer.expect("an answer"), expected);
+    }
+    // An answer that nobody asked for changes nothing.
+    let unasked = Communication::LimitsInForce(LimitsInForce::default());
+    let denied = Some(Refusal::Denied);
+    assert_eq!(refusal_of(&club.link, &unasked).await, denied);
+    let in_force = club.peer.transfers().throttle().in_force();
+    assert_eq!(in_force.up, Some(rate));
+}
+
+#[tokio::test]
 async fn a_peer_is_nobodys_server() {
     let club = Club::new(true).await;
     let visitor = endpoint(&[]).await;
@@ -125,8 +160,8 @@ fn every_message() -> Vec<(&'static str, Communication)> {
             (name, decoded(hex))
         })
         .collect();
-    // Kind 26 is the last of this version.
-    for kind in 0..=26 {
+    // Kind 32 is the last of this version.
+    for kind in 0..=32 {
         let is_there = messages.iter().any(|(_, message)| kind_of(message) == kind);
         assert!(is_there, "no sample of kind {kind}");
     }

@@ -91,7 +91,9 @@ impl Answers {
                 .await
                 .map(Communication::ServerStatus),
             Communication::AddressUpdate(addresses) => self.moved(&addresses, link).await,
-            Communication::FileOffer(_) | Communication::Rescan => Err(refused(
+            Communication::FileOffer(_)
+            | Communication::Rescan
+            | Communication::LimitRequest(_) => Err(refused(
                 Refusal::Denied,
                 "a server takes this from its operator only",
             )),
@@ -239,6 +241,7 @@ impl Handler for Answers {
     async fn handle(&self, first: Communication, mut stream: Stream, link: &Link) {
         if is_about_files(&first) {
             let asker = FileAsker {
+                node: self.node,
                 name: self.name.clone(),
                 permission: Permission::Link,
             };

@@ -8,6 +8,7 @@
 //! Invariant: only the user that runs the server, or root, is heard.
 
 use serde::{Deserialize, Serialize};
+use shoal_wire::message::{LimitRequest, LimitsInForce};
 
 pub mod client;
 pub(crate) mod socket;
@@ -85,7 +86,16 @@ pub enum ControlRequest {
         /// Name or leading digits of its id.
         peer: String,
     },
-    /// Tells how the server is: a [`ControlEvent::Status`].
+    /// Shows rate limits, changed first where that is said: a [`ControlEvent::Limits`].
+    Limit {
+        /// Name or leading digits of its id; the server itself where it is `None` or `server`.
+        #[serde(default)]
+        peer: Option<String>,
+        /// What is to be changed.
+        #[serde(default)]
+        changes: LimitRequest,
+    },
+    /// Tells how the server is: a [`ControlEvent::Status`] and a [`ControlEvent::Limits`].
     Status,
 }
 
@@ -196,6 +206,14 @@ pub enum ControlEvent {
         /// Files of its own.
         own_files: u64,
     },
+    /// The rate limits in force.
+    Limits {
+        /// Whose: a peer's or the server's name.
+        name: String,
+        /// In bytes per second, or null where there is none.
+        #[serde(flatten)]
+        limits: LimitsInForce,
+    },
     /// The order failed; nothing follows.
     Failed {
         /// The refusal's number.
@@ -255,6 +273,9 @@ pub(crate) async fn read_line(
 
 #[cfg(test)]
 mod tests {
+    use shoal_wire::Rate;
+    use shoal_wire::message::LimitChange;
+
     use super::*;
 
     #[tokio::test]
@@ -293,5 +314,36 @@ mod tests {
             r#"{"event":"transferred","path":"a","outcome":"up_to_date","hash":"00","total_bytes":5}"#
         );
         assert!(serde_json::from_str::<ControlRequest>(r#"{"order":"reboot"}"#).is_err());
+    }
+
+    #[test]
+    fn limits_are_changed_and_told_by_their_names() {
+        let line =
+            r#"{"order":"limit","peer":"anna","changes":{"up":{"to":5000},"down":"unlimited"}}"#;
+        let order: ControlRequest = serde_json::from_str(line).unwrap();
+        let expected = ControlRequest::Limit {
+            peer: Some("anna".into()),
+            changes: LimitRequest {
+                up: LimitChange::To(Rate::new(5_000).unwrap()),
+                down: LimitChange::Unlimited,
+                ..LimitRequest::default()
+            },
+        };
+        assert_eq!(order, expected);
+        let event = ControlEvent::Limits {
+            name: "anna".into(),
+            limits: LimitsInForce {
+                up: Rate::new(5_000).ok(),
+                ..LimitsInForce::default()
+            },
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            text,
+            r#"{"event":"limits","name":"anna","up":5000,"down":null,"up_per_peer":null,"down_per_peer":null}"#
+        );
+        assert_eq!(serde_json::from_str::<ControlEvent>(&text).unwrap(), event);
+        let wrong = r#"{"order":"limit","changes":{"up":{"to":5}}}"#;
+        assert!(serde_json::from_str::<ControlRequest>(wrong).is_err());
     }
 }

@@ -20,6 +20,7 @@ use crate::lookup::Asker;
 use crate::refused::{catalog_failed, refused};
 
 mod conversation;
+mod limit;
 mod transfer;
 
 use conversation::Conversation;
@@ -67,6 +68,9 @@ impl Obeys for Orders {
             } => self.transfer(&from, &file, (&to, overwrite), &events).await,
             ControlRequest::Rescan { peer } => self.rescan(&peer, &events).await,
             ControlRequest::Disconnect { peer } => self.disconnect(&peer, &events).await,
+            ControlRequest::Limit { peer, changes } => {
+                self.limit(peer.as_deref(), changes, &events).await
+            }
             ControlRequest::Status => self.status(&events).await,
         }
     }
@@ -225,7 +229,9 @@ impl Orders {
             total_bytes: status.total_bytes,
             own_files: status.own_files,
         };
-        tell(events, event).await
+        tell(events, event).await?;
+        let in_force = self.coordinator.transfers.throttle().in_force();
+        tell(events, self.own_limits(in_force)).await
     }
 
     /// The connected peer that the operator means.

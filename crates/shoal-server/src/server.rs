@@ -13,6 +13,7 @@ use shoal_node::provide::Provide;
 use shoal_node::share::{Share, ShareOptions, Totals};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
+use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::Transfers;
 use shoal_store::folder::{Folder, FolderError};
 use shoal_store::index::{Index, IndexError};
@@ -45,6 +46,8 @@ pub struct ServerOptions {
     pub name: NodeName,
     /// Whether its hidden files are offered too.
     pub hidden: bool,
+    /// Its rate limits, until its operator changes them.
+    pub limits: LimitSettings,
     /// Program and version.
     pub agent: ShortText,
 }
@@ -106,7 +109,8 @@ impl Server {
         .await?;
         let hidden = options.hidden;
         let share = Share::start(ShareOptions { folder, hidden }, index, &tasks);
-        let transfers = Transfers::new();
+        let throttle = Throttle::new(options.limits);
+        let transfers = Transfers::limited(throttle.clone());
         let coordinator = Arc::new(Coordinator {
             identity: options.identity,
             name: options.name,
@@ -126,6 +130,7 @@ impl Server {
             endpoint,
             started_at: Instant::now(),
         });
+        tasks.spawn(throttle.follow_hours());
         tasks.spawn(feed_catalog(Arc::clone(&coordinator)));
         tasks.spawn(accept(Arc::clone(&coordinator), tasks.clone()));
         let orders = Arc::new(Orders::new(Arc::clone(&coordinator)));

@@ -12,6 +12,7 @@ use shoal_node::peer::{Event, Peer, PeerOptions};
 use shoal_node::share::{Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
 use shoal_node::tasks::Tasks;
+use shoal_node::throttle::LimitSettings;
 use shoal_server::control::{ControlEvent, ControlRequest, TransferOutcome};
 use shoal_store::folder::Folder;
 use shoal_store::index::Index;
@@ -126,6 +127,7 @@ impl Member {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers: true,
+            limits: LimitSettings::default(),
             tasks,
         })
         .await

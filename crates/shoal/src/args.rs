@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use shoal_core::schedule::Rule;
 use shoal_wire::{JoinTicket, NodeName};
+
+use crate::limits::{ChangeArguments, LimitArguments};
 
 /// Moves files between machines: fast, verified, encrypted, directly from peer to peer.
 #[derive(Debug, Parser)]
@@ -126,11 +129,13 @@ const SERVER_EXAMPLES: &str = "Examples:
   shoal server                                   identity and certificate are made at first start
   shoal server --addr 0.0.0.0:8080 --files-dir /srv/files
   shoal server --key server.key --cert server.crt
+  shoal server --up 20M --up 2M@08:00-18:00      20 MB/s, in office hours 2
   shoal ctl status                               asks the running server";
 
 const PEER_EXAMPLES: &str = "Examples:
   shoal peer --join shoaljoin1…                  the line that the server printed; remembered
   shoal peer                                     the server from last time
+  shoal peer --up 1.5M --down-per-peer 500k      sends 1.5 MB/s at most, takes 0.5 from each peer
   shoal peer --server-addr files.example.org:8080 --server-cert server.crt
   shoal peer --server-addr 127.0.0.1:8080 --no-verify-tls </dev/null   as a daemon";
 
@@ -139,13 +144,26 @@ const GET_EXAMPLES: &str = "Examples:
   shoal get anna:photos/2024 -o ~/pictures       a folder of one peer, as a tree
   shoal get anna:photos --include '*.jpg' --dry-run
   shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
+  shoal get data.bin --down 2M                   no faster than 2 MB/s
   shoal get data.bin --json | jq .               progress as JSON lines";
 
 const CTL_EXAMPLES: &str = "Examples:
   shoal ctl peers
   shoal ctl fetch anna reports/may.pdf           into the server's folder
   shoal ctl push manual.pdf anna                 from the server's folder
-  shoal ctl transfer anna data.bin bob           anna to bob, directly";
+  shoal ctl transfer anna data.bin bob           anna to bob, directly
+  shoal ctl limit                                shows the server's rate limits
+  shoal ctl limit anna --up 2M --down unlimited  changes those of anna, at once";
+
+const LIMIT_EXAMPLES: &str = "A RATE is decimal bytes per second (500k, 10M, 1.5MB/s), 'unlimited', or 'configured' for what \
+the node was started with. A change counts for running transfers too, and until the node ends.
+
+Examples:
+  shoal ctl limit                                shows the server's
+  shoal ctl limit --up 10M --up-per-peer 2M
+  shoal ctl limit anna                           asks anna
+  shoal ctl limit anna --down unlimited
+  shoal ctl limit anna --up configured";
 
 /// `shoal server`.
 #[derive(Debug, Args)]
@@ -181,6 +199,8 @@ pub(crate) struct ServerArguments {
     /// Offers hidden files too.
     #[arg(long)]
     pub(crate) hidden: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArguments,
 }
 
 /// `shoal peer`.
@@ -208,6 +228,8 @@ pub(crate) struct PeerArguments {
     /// Refuses files that the server pushes.
     #[arg(long)]
     pub(crate) no_push: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArguments,
 }
 
 /// Which server, and how it is trusted: shared by the peer and the one-shot commands.
@@ -266,6 +288,14 @@ pub(crate) struct GetArguments {
     /// takes, and fetches nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Receives no faster than this, in bytes per second: 500k, 10M, 1.5MB/s, unlimited.
+    #[arg(
+        long,
+        value_name = "RATE[@HOURS]",
+        env = "SHOAL_DOWN",
+        value_delimiter = ','
+    )]
+    pub(crate) down: Vec<Rule>,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }
@@ -335,6 +365,14 @@ pub(crate) enum Order {
     Disconnect {
         /// Name or leading digits of its id.
         peer: String,
+    },
+    /// Shows the rate limits of the server or of a peer, and changes them at once.
+    #[command(after_help = LIMIT_EXAMPLES)]
+    Limit {
+        /// Name or leading digits of its id; the server itself by default.
+        peer: Option<String>,
+        #[command(flatten)]
+        changes: ChangeArguments,
     },
     /// Shows how the server is.
     Status,

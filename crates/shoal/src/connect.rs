@@ -9,6 +9,7 @@ use std::path::Path;
 use shoal_link::{Endpoint, EndpointConfig, Protocol};
 use shoal_node::session::{Connect, Session};
 use shoal_node::state::{ServerRef, Settings, StateDir, TrustChoice};
+use shoal_node::throttle::LimitSettings;
 use shoal_wire::{NodeName, ShortText};
 
 use crate::args::JoinedArguments;
@@ -90,6 +91,8 @@ pub(crate) fn warn_if_unverified(server: &ServerRef, output: &Output) {
 pub(crate) struct Joined {
     pub(crate) endpoint: Endpoint,
     pub(crate) session: Session,
+    /// What this machine's settings say of rate limits.
+    pub(crate) limits: LimitSettings,
 }
 
 impl Joined {
@@ -116,7 +119,11 @@ impl Joined {
             settings.server = Some(server);
             state.save(&settings)?;
         }
-        Ok(Self { endpoint, session })
+        Ok(Self {
+            endpoint,
+            session,
+            limits: settings.limits,
+        })
     }
 
     /// Says goodbye, so that the server need not wait for a time-out.

@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod exit;
 mod interrupt;
+mod limits;
 mod output;
 mod prompt;
 

@@ -16,8 +16,10 @@ use shoal_node::fetch::TreeOptions;
 use shoal_node::peer::{Event, Peer};
 use shoal_node::plan::{Asked, PlanError};
 use shoal_node::session::Session;
+use shoal_node::throttle::sentence;
 use shoal_node::transfers::{Direction, Snapshot, State};
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
+use shoal_wire::message::LimitsInForce;
 use tokio::sync::broadcast::Receiver;
 
 use self::complete::{Completion, Names};
@@ -25,6 +27,7 @@ use crate::commands::get::Getting;
 use crate::commands::{list, peer, status};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
+use crate::limits::changes_of;
 use crate::output::{Output, duration, size, table};
 
 /// Lines that are remembered from one run to the next.
@@ -40,6 +43,8 @@ const HELP: &str = "  scan                  looks at the shared folder again
   request WHAT          shows who has it, without fetching
   get WHAT…             fetches into the shared folder; Ctrl-C stops it, again 'get' goes on
   transfers             shows what moves and what has moved
+  limit                 shows the rate limits of this peer
+  limit up 2M           changes one: up, down, up-per-peer, down-per-peer; 'unlimited' lifts it
   peers                 lists the connected peers
   status                shows this peer and its server
   quit                  ends the peer (also Ctrl-D)
@@ -159,6 +164,7 @@ impl Prompt<'_> {
             ("request", [_, ..]) => self.request(&rest.join(" ")).await?,
             ("get", [_, ..]) => self.fetch(rest, interrupt).await?,
             ("transfers", _) => self.show_transfers(),
+            ("limit", words) => self.limit(words)?,
             ("peers", _) => list::show_peers(&self.session()?, self.output).await?,
             ("status", _) => self.show_status().await?,
             _ => {
@@ -254,17 +260,29 @@ impl Prompt<'_> {
         } else {
             table(&rows)
         });
+        let limits = self.peer.transfers().throttle().in_force();
+        if limits != LimitsInForce::default() {
+            self.print(format!("limits      {}", sentence(&limits)));
+        }
+    }
+
+    fn limit(&self, words: &[String]) -> Result<(), Failure> {
+        let throttle = self.peer.transfers().throttle();
+        let limits = throttle.change(&changes_of(words)?);
+        self.print(format!("limits      {}", sentence(&limits)));
+        Ok(())
     }
 
     async fn show_status(&self) -> Result<(), Failure> {
         let (totals, known) = (self.peer.share().totals(), self.peer.status());
         self.print(format!(
-            "shares      {} file(s), {}, {} hashed, {} announced\nin          {}",
+            "shares      {} file(s), {}, {} hashed, {} announced\nin          {}\nlimits      {}",
             totals.files,
             size(totals.total_bytes),
             totals.hashed,
             known.announced_files,
             self.peer.share().folder().path().display(),
+            sentence(&self.peer.transfers().throttle().in_force()),
         ));
         status::show_server(&self.session()?, self.output).await
     }

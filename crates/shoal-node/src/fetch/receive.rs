@@ -331,13 +331,21 @@ impl Attempt<'_> {
         len_bytes: u64,
     ) -> Result<(), FetchError> {
         let wanted = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let mut allowed = 0;
         while buffer.len() < wanted {
-            let reading = recv.read_chunk(wanted - buffer.len());
+            if allowed == 0 {
+                let (transfer, from) = (&self.job.transfer, self.provider.node);
+                allowed = transfer.take(from, wanted - buffer.len()).await;
+            }
+            let reading = recv.read_chunk(allowed);
             let read = tokio::time::timeout(STALL_DEADLINE, reading)
                 .await
                 .map_err(|_| FetchError::lost(self.provider, &"it fell silent"))?;
             match read.map_err(|error| FetchError::of_stream(self.provider, error))? {
-                Some(bytes) => buffer.extend_from_slice(&bytes),
+                Some(bytes) => {
+                    allowed -= bytes.len();
+                    buffer.extend_from_slice(&bytes);
+                }
                 None => return Err(FetchError::misbehaved(self.provider, "a chunk cut short")),
             }
         }

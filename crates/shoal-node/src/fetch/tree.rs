@@ -242,6 +242,7 @@ impl Tree<'_> {
 
     async fn run(&self, link: &Link) -> Result<(), FetchError> {
         self.check_collisions(link).await?;
+        self.twins().keys.clear();
         if self.job.options.dry_run {
             let (packs, large) = (Vec::new(), Vec::new());
             return self.list(link, packs, large).await.map(drop);
@@ -354,13 +355,17 @@ impl Tree<'_> {
     /// Warns of names that would be one file on other systems, the first few by name.
     fn note_twin(&self, path: &SafePath) {
         let key = self.path_hasher.hash_one(path.collision_key());
-        let mut twins = self.twins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut twins = self.twins();
         if !twins.keys.insert(key) {
             twins.found += 1;
             if twins.found <= TWINS_NAMED {
                 tracing::warn!(%path, "this and another name would be one file on other systems");
             }
         }
+    }
+
+    fn twins(&self) -> std::sync::MutexGuard<'_, Twins> {
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_over(&self, path: &SafePath) -> bool {

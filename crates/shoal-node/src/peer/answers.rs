@@ -12,6 +12,7 @@ use tokio::sync::SetOnce;
 
 use super::Shared;
 use crate::fetch::{FetchJob, Source};
+use crate::plan::SERVER;
 use crate::provide::{Asker, Permission, grant_in, is_about_files};
 use crate::requests::Handler;
 use crate::transfers::Direction;
@@ -56,8 +57,10 @@ impl Handler for Answers<ToServer> {
         match first {
             Communication::FileList(list) => say(&mut stream, &self.page(list)).await,
             first if is_about_files(&first) => {
-                let server = "server".parse();
-                let asker = server.ok().map(|name| Asker {
+                let server = self.shared.live().server;
+                let asker = server.zip(SERVER.parse().ok());
+                let asker = asker.map(|(node, name)| Asker {
+                    node,
                     name,
                     permission: Permission::Link,
                 });
@@ -67,6 +70,10 @@ impl Handler for Answers<ToServer> {
             Communication::Rescan => {
                 let answer = self.rescan().await;
                 say(&mut stream, &answer).await;
+            }
+            Communication::LimitRequest(changes) => {
+                let in_force = self.shared.transfers.throttle().change(&changes);
+                say(&mut stream, &Communication::LimitsInForce(in_force)).await;
             }
             _ => deny(&mut stream, "a peer does not answer this to its server").await,
         }
@@ -80,11 +87,15 @@ impl Handler for Answers<ToPeers> {
             return;
         }
         let server = self.shared.live().server;
-        let asker = link.remote_id().zip(server).and_then(|(holder, server)| {
-            let name: NodeName = holder.short().parse().ok()?;
-            self.welcome(grant_in(&first), (server, holder), link);
-            let permission = Permission::Grant { server, holder };
-            Some(Asker { name, permission })
+        let asker = link.remote_id().zip(server).and_then(|(node, server)| {
+            let name: NodeName = node.short().parse().ok()?;
+            self.welcome(grant_in(&first), (server, node), link);
+            let permission = Permission::Grant { server };
+            Some(Asker {
+                node,
+                name,
+                permission,
+            })
         });
         self.serve(first, asker, stream).await;
     }

@@ -11,9 +11,10 @@ use shoal_store::folder::{Folder, OpenError, stat_of};
 use shoal_store::hashing::content_hash;
 use shoal_wire::manifest::PackFile;
 use shoal_wire::message::{Bounded, Encoding, Pack, PackGet, PackedFile};
-use shoal_wire::{Communication, Hash, Refusal, Scope};
+use shoal_wire::{Communication, Hash, NodeId, Refusal, Scope};
 use tokio::sync::mpsc;
 
+use super::send::write;
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
 use crate::share::{Share, SharedFile};
 use crate::transfers::{Direction, State, Transfer};
@@ -50,7 +51,8 @@ impl Provide {
         let Stream { mut send, mut recv } = stream;
         let (asked, to_send) = mpsc::channel(WAITING_REQUESTS);
         let hearing = hear(first, &mut recv, asked, &transfer);
-        let sending = self.send_packs(to_send, &scope, &mut send, &transfer);
+        let to = (asker.node, &transfer);
+        let sending = self.send_packs(to_send, &scope, &mut send, to);
         let ended = tokio::select! {
             ended = async { tokio::try_join!(hearing, sending) } => ended,
             () = transfer.cancelled() => Err(refuse(Refusal::Cancelled, "")),
@@ -76,7 +78,7 @@ impl Provide {
         mut to_send: mpsc::Receiver<PackGet>,
         scope: &Scope,
         send: &mut SendStream,
-        transfer: &Transfer,
+        (to, transfer): (NodeId, &Transfer),
     ) -> Result<(), Stop> {
         let mut next = match to_send.recv().await {
             Some(wanted) => Some(self.prepare_pack(wanted, scope).await),
@@ -90,9 +92,7 @@ impl Provide {
                     encoding: Encoding::Raw,
                 };
                 send.say(&Communication::Pack(head)).await?;
-                if bytes > 0 {
-                    send.write_chunk(prepared.content.into()).await?;
-                }
+                write(prepared.content.into(), to, (send, transfer)).await?;
                 transfer.verified(bytes);
                 Ok::<(), Stop>(())
             };

@@ -12,7 +12,7 @@ use shoal_link::SendStream;
 use shoal_store::folder::{FileStat, stat_of};
 use shoal_store::hashing::{ChunkHasher, HashList};
 use shoal_wire::message::{Encoding, FileChunk};
-use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, Refusal};
+use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
 
 use super::{Provide, Serving, Stop, refuse};
 use crate::share::SharedFile;
@@ -46,7 +46,7 @@ impl Provide {
             let prepared = next;
             sent.note(index, prepared.hash);
             let following = indexes.peek().copied();
-            let sending = self.send_chunk(serving, index, prepared, send);
+            let sending = self.send_chunk(serving, index, prepared, (send, transfer));
             let preparing = async {
                 match following {
                     Some(following) => self.prepare(serving, following).await,
@@ -93,7 +93,7 @@ impl Provide {
         serving: &Serving,
         index: ChunkIndex,
         prepared: Prepared,
-        send: &mut SendStream,
+        (send, transfer): (&mut SendStream, &Transfer),
     ) -> Result<(), Stop> {
         let range = serving.layout.range(index);
         let head = FileChunk {
@@ -104,7 +104,7 @@ impl Provide {
         };
         send.say(&Communication::FileChunk(head)).await?;
         let mut at = range.start + prepared.block.len() as u64;
-        send.write_chunk(prepared.block).await?;
+        write(prepared.block, serving.to, (send, transfer)).await?;
         while at < range.end {
             let (file, end) = (Arc::clone(&serving.file), range.end.min(at + BLOCK_BYTES));
             let stat = serving.shared.stat;
@@ -119,7 +119,7 @@ impl Provide {
             let block = self.tasks.blocking(read).await;
             let block = block.map_err(|error| self.unreadable(serving, &error))?;
             at = end;
-            send.write_chunk(block).await?;
+            write(block, serving.to, (send, transfer)).await?;
         }
         Ok(())
     }
@@ -159,6 +159,19 @@ impl Provide {
         self.share.learned(&entry.path, stat, &hashes).await;
         Some(hashes.root())
     }
+}
+
+/// Hands a block to the network, as fast as the limits let it.
+pub(super) async fn write(
+    mut block: Bytes,
+    to: NodeId,
+    (send, transfer): (&mut SendStream, &Transfer),
+) -> Result<(), Stop> {
+    while !block.is_empty() {
+        let allowed = transfer.take(to, block.len()).await;
+        send.write_chunk(block.split_to(allowed)).await?;
+    }
+    Ok(())
 }
 
 /// What is ready before a chunk's head goes out.

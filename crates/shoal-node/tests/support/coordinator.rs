@@ -8,6 +8,7 @@ use shoal_node::requests::{RequestError, request};
 use shoal_node::share::{Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
 use shoal_node::tasks::Tasks;
+use shoal_node::throttle::LimitSettings;
 use shoal_store::folder::Folder;
 use shoal_store::index::Index;
 use shoal_wire::message::{PRESENCE_EXPORT_LABEL, PresenceResponse, presence_proof_bytes};
@@ -54,6 +55,7 @@ impl Club {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers,
+            limits: LimitSettings::default(),
             tasks: tasks.clone(),
         };
         let (started, link) =

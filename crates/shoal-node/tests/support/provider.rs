@@ -135,9 +135,9 @@ impl Handler for Answers {
     async fn handle(&self, first: Communication, stream: Stream, link: &Link) {
         let permission = Permission::Grant {
             server: self.server,
-            holder: link.remote_id().expect("a node"),
         };
         let asker = Asker {
+            node: link.remote_id().expect("a node"),
             name: "somebody".parse().expect("a name"),
             permission,
         };

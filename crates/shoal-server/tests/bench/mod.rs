@@ -15,6 +15,7 @@ use shoal_link::{
 use shoal_node::requests::{RequestError, request};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
+use shoal_node::throttle::LimitSettings;
 use shoal_server::control::{ControlEvent, ControlRequest, client};
 use shoal_server::{Limits, Server, ServerOptions};
 use shoal_wire::message::{Addresses, Bounded, FileAnnounce, PresenceAnnounce, PresenceResponse};
@@ -49,6 +50,7 @@ impl Bench {
             state,
             name: "the-server".parse().unwrap(),
             hidden: false,
+            limits: LimitSettings::default(),
             agent: ShortText::new("shoal test"),
         };
         let server = Server::start_with(options, limits, Tasks::new())

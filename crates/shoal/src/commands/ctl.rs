@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shoal_node::state::StateDir;
+use shoal_node::throttle::sentence;
 use shoal_server::control::client::{self, ControlError};
 use shoal_server::control::{ControlEvent, ControlRequest, TransferOutcome};
 use shoal_wire::{Refusal, escape};
@@ -73,6 +74,10 @@ fn request(order: Order) -> ControlRequest {
         },
         Order::Rescan { peer } => ControlRequest::Rescan { peer },
         Order::Disconnect { peer } => ControlRequest::Disconnect { peer },
+        Order::Limit { peer, changes } => ControlRequest::Limit {
+            peer,
+            changes: changes.into(),
+        },
         Order::Status => ControlRequest::Status,
     }
 }
@@ -225,6 +230,10 @@ fn line(event: ControlEvent) -> Option<String> {
         } => format!("{files} file(s): {changed} new or changed, {removed} gone"),
         ControlEvent::Disconnected { name } => {
             format!("disconnected {}", escape(name.as_bytes()))
+        }
+        ControlEvent::Limits { name, limits } => {
+            let name = escape(name.as_bytes());
+            format!("limits      {name}: {}", sentence(&limits))
         }
         ControlEvent::Status {
             server,

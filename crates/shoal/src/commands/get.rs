@@ -10,6 +10,7 @@ use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, TreeEvent, TreeJ
 use shoal_node::plan::{Candidate, PlanError, Planned, PlannedFile, PlannedTree, plan};
 use shoal_node::session::Session;
 use shoal_node::tasks::Tasks;
+use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfer, Transfers};
 use shoal_store::attributes::Wanted;
 use shoal_store::folder::Folder;
@@ -21,6 +22,7 @@ use crate::args::GetArguments;
 use crate::connect::Joined;
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
+use crate::limits::over;
 use crate::output::progress::Progress;
 use crate::output::{Output, size, table};
 
@@ -41,10 +43,16 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         () = interrupt.received() => return Err(interrupted()),
     };
     let tasks = Tasks::new();
+    let limits = LimitSettings {
+        down: over(&arguments.down, &joined.limits.down)?,
+        ..joined.limits.clone()
+    };
+    let throttle = Throttle::new(limits);
+    tasks.spawn(throttle.clone().follow_hours());
     let getting = Getting {
         session: &joined.session,
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None),
-        transfers: &Transfers::new(),
+        transfers: &Transfers::limited(throttle),
         folder,
         options: options(&arguments)?,
     };

@@ -44,6 +44,7 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         name: name.clone(),
         agent: agent(),
         accepts_offers: !arguments.no_push,
+        limits: arguments.limits.over(&settings.limits)?,
         tasks,
     };
     let started = tokio::select! {

@@ -42,6 +42,7 @@ pub(super) async fn run(arguments: ServerArguments, output: &Output) -> Result<(
         state,
         name,
         hidden: arguments.hidden,
+        limits: arguments.limits.over(&settings.limits)?,
         agent: agent(),
     };
     let server = Server::start(options, Tasks::new()).await?;

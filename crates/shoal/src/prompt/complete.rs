@@ -14,11 +14,12 @@ pub(super) const LEARN_DEADLINE: Duration = Duration::from_millis(300);
 /// Own files that are offered: a person completes by typing more, not by scrolling.
 pub(super) const FILES_MAX: usize = 1000;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "announce",
     "files",
     "get",
     "help",
+    "limit",
     "list",
     "peers",
     "quit",

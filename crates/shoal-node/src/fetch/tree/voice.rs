@@ -32,7 +32,7 @@ pub(super) async fn hear(
     }
 }
 
-/// Reads raw bytes until `buffer` has `len_bytes`.
+/// Reads raw bytes until `buffer` has `len_bytes`, as fast as the limits let it.
 pub(super) async fn read(
     recv: &mut RecvStream,
     (provider, transfer): (&Provider, &Transfer),
@@ -41,15 +41,25 @@ pub(super) async fn read(
 ) -> Result<(), FetchError> {
     buffer.clear();
     buffer.reserve(len_bytes);
+    let mut allowed = 0;
     while buffer.len() < len_bytes {
-        let reading = recv.read_chunk(len_bytes - buffer.len());
+        if allowed == 0 {
+            allowed = tokio::select! {
+                allowed = transfer.take(provider.node, len_bytes - buffer.len()) => allowed,
+                () = transfer.cancelled() => return Err(FetchError::Cancelled),
+            };
+        }
+        let reading = recv.read_chunk(allowed);
         let read = tokio::select! {
             read = tokio::time::timeout(STALL_DEADLINE, reading) => read,
             () = transfer.cancelled() => return Err(FetchError::Cancelled),
         };
         let read = read.map_err(|_| FetchError::lost(provider, &"it fell silent"))?;
         match read.map_err(|error| FetchError::of_stream(provider, error))? {
-            Some(bytes) => buffer.extend_from_slice(&bytes),
+            Some(bytes) => {
+                allowed -= bytes.len();
+                buffer.extend_from_slice(&bytes);
+            }
             None => return Err(FetchError::misbehaved(provider, "a pack cut short")),
         }
     }
