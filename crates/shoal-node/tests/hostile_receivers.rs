@@ -117,7 +117,7 @@ async fn chunks_outside_the_file_end_the_stream_and_the_link_goes_on() {
     let link = dial(&visitor, &sharing.endpoint).await;
     for (start, end) in [(3, 4), (0, u32::MAX), (7, 9)] {
         let mut stream = ask(&link, request(&sharing, &visitor, "big.bin")).await;
-        let ranges = ChunkRanges::new([start..end].into()).unwrap();
+        let ranges = ChunkRanges::new(std::iter::once(start..end).collect()).unwrap();
         let wanted = Communication::FileGet(ranges);
         stream.send.say(&wanted).await.unwrap();
         assert_eq!(reset_of(&mut stream).await, Refusal::Unexpected);

@@ -183,6 +183,11 @@ impl Partial {
         self.pending.push((index, hash));
     }
 
+    /// Whether one chunk is verified, durable or not.
+    pub fn is_verified(&self, index: ChunkIndex) -> bool {
+        matches!(self.hashes.get(position(index)), Some(Some(_)))
+    }
+
     /// The hash of every chunk, once all are verified, durable or not.
     pub fn verified_hashes(&self) -> Option<Vec<Hash>> {
         self.hashes.iter().copied().collect()

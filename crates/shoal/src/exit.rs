@@ -43,6 +43,8 @@ pub(crate) enum Code {
     NoSpace = 10,
     /// A local folder, permission, port or state directory is in the way.
     Local = 11,
+    /// Every source that is left sent nothing for too long; what arrived is kept.
+    Stalled = 12,
     /// Interrupted; the same command goes on where it stopped.
     Interrupted = 130,
 }
@@ -210,6 +212,7 @@ impl From<&FetchError> for Failure {
     fn from(error: &FetchError) -> Self {
         let code = match error {
             FetchError::NoSource => Code::NotFound,
+            FetchError::Stalled { .. } => Code::Stalled,
             FetchError::Partial(error) if is_of_folder(error) => Code::Local,
             other => match code_of(other.refusal()) {
                 Code::Other => Code::TransferFailed,

@@ -12,6 +12,7 @@ use rustyline::Editor;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use serde_json::json;
+use shoal_node::fetch::FetchPolicy;
 use shoal_node::peer::{Event, Peer};
 use shoal_node::plan::{Asked, PlanError, SERVER};
 use shoal_node::session::Session;
@@ -237,6 +238,7 @@ impl Prompt<'_> {
             transfers: self.peer.transfers(),
             folder: self.peer.share().folder().clone(),
             overwrite: false,
+            policy: FetchPolicy::default(),
         };
         getting.run(wanted, interrupt, self.output).await
     }

@@ -9,7 +9,7 @@ use shoal_wire::message::{Bounded, FileList, FileOffer, FileRequest};
 use shoal_wire::{Communication, NodeName, Refusal};
 
 use super::Shared;
-use crate::fetch::{FetchJob, Source};
+use crate::fetch::{FetchJob, FetchPolicy, Source};
 use crate::provide::{Asker, Permission};
 use crate::requests::Handler;
 use crate::transfers::Direction;
@@ -132,6 +132,7 @@ impl<Who> Answers<Who> {
             folder: self.shared.share.folder().clone(),
             target: offer.target,
             overwrite: offer.overwrite,
+            policy: FetchPolicy::default(),
             transfer: transfer.clone(),
         };
         let mut fetching = std::pin::pin!(self.shared.fetcher.fetch(job));

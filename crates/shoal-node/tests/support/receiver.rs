@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, Source};
+use shoal_node::fetch::{FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, Source};
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfer, Transfers};
 use shoal_store::folder::Folder;
@@ -49,6 +49,7 @@ impl Receiver {
             folder: Folder::open(&self.folder()).expect("a folder"),
             target,
             overwrite: false,
+            policy: FetchPolicy::default(),
             transfer,
         }
     }

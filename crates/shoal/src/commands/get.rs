@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher};
+use shoal_node::fetch::{Durability, FetchError, FetchJob, FetchPolicy, Fetched, Fetcher};
 use shoal_node::plan::{Candidate, PlanError, PlannedFile, plan};
 use shoal_node::session::Session;
 use shoal_node::tasks::Tasks;
@@ -43,6 +43,7 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         transfers: &Transfers::new(),
         folder,
         overwrite: arguments.overwrite,
+        policy: policy(&arguments),
     };
     let got = getting.run(&arguments.wanted, &mut interrupt, output).await;
     joined.close().await;
@@ -57,6 +58,18 @@ pub(crate) struct Getting<'a> {
     pub(crate) transfers: &'a Transfers,
     pub(crate) folder: Folder,
     pub(crate) overwrite: bool,
+    pub(crate) policy: FetchPolicy,
+}
+
+fn policy(arguments: &GetArguments) -> FetchPolicy {
+    FetchPolicy {
+        durability: if arguments.no_sync {
+            Durability::Unsynced
+        } else {
+            Durability::Synced
+        },
+        accepts_compressed: !arguments.no_compress,
+    }
 }
 
 impl Getting<'_> {
@@ -141,6 +154,7 @@ impl Getting<'_> {
             folder: self.folder.clone(),
             target: file.target,
             overwrite: self.overwrite,
+            policy: self.policy,
         }
     }
 }
