@@ -4,8 +4,7 @@
 //! it, so any number of transfers stays within the budget and each gets its turn. The two
 //! directions have budgets of their own, and nobody waits for room while others wait for what he
 //! holds: a sender reserves in the order in which it sends, and gives a block's room back once the
-//! network has let go of it; a receiver has its room before it asks for the first byte, and keeps
-//! it. Blocks of the usual size are used again instead of being asked of the system.
+//! network has let go of it; a receiver has its room before it asks for the file, and keeps it. Blocks of the usual size are used again instead of being asked of the system.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -16,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Content in memory that is being sent, in bytes. Together with what is being received it is
 /// well below the 64 MB that a process may need in all: the windows of the network count too.
 const SENDING_BYTES: usize = 16 << 20;
-/// Content in memory that is being received, in bytes: twelve transfers at once with two blocks
+/// Content in memory that is being received, in bytes: eight transfers at once with three blocks
 /// each, and many more of small files.
 const RECEIVING_BYTES: usize = 24 << 20;
 /// The usual buffer, in bytes: one chunk of the smallest kind.

@@ -23,7 +23,7 @@ impl Attempt<'_> {
     pub(super) async fn hear_piece(
         &self,
         recv: &mut RecvStream,
-        chunks: &mut Chunks,
+        chunks: &mut Chunks<'_>,
         list: Option<&HashList>,
     ) -> Result<Option<Piece>, FetchError> {
         if chunks.current.is_none() {
@@ -47,7 +47,7 @@ impl Attempt<'_> {
             return Ok(None);
         };
         let bytes = tokio::select! {
-            read = self.read(recv, len_bytes, &chunks.room) => read?,
+            read = self.read(recv, len_bytes, chunks.room) => read?,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
         let is_last = current.at + len_bytes == chunks.layout.len_bytes(current.index);
@@ -102,14 +102,14 @@ impl Attempt<'_> {
     async fn read_compressed(
         &self,
         recv: &mut RecvStream,
-        chunks: &mut Chunks,
+        chunks: &mut Chunks<'_>,
         frame_bytes: u32,
     ) -> Result<Piece, FetchError> {
         let Some(Current { index, hash, .. }) = chunks.current.take() else {
             return Err(FetchError::misbehaved(self.provider, "no chunk"));
         };
         let frame = tokio::select! {
-            read = self.read(recv, u64::from(frame_bytes), &chunks.room) => read?,
+            read = self.read(recv, u64::from(frame_bytes), chunks.room) => read?,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
         let len_bytes = usize::try_from(chunks.layout.len_bytes(index)).unwrap_or(usize::MAX);
@@ -167,11 +167,11 @@ impl Attempt<'_> {
 }
 
 /// Where in the chunks asked for the stream is.
-pub(super) struct Chunks {
+pub(super) struct Chunks<'a> {
     layout: ChunkLayout,
     rest: Box<dyn Iterator<Item = ChunkIndex> + Send>,
     current: Option<Current>,
-    room: Room,
+    room: &'a Room,
 }
 
 #[derive(Clone, Copy)]
@@ -181,11 +181,11 @@ struct Current {
     at: u64,
 }
 
-impl Chunks {
+impl<'a> Chunks<'a> {
     pub(super) fn new(
         layout: ChunkLayout,
         rest: impl Iterator<Item = ChunkIndex> + Send + 'static,
-        room: Room,
+        room: &'a Room,
     ) -> Self {
         Self {
             layout,

@@ -14,7 +14,7 @@ use super::error::FetchError;
 use super::pieces::Chunks;
 use super::target::{self, Target};
 use super::{Durability, FetchJob, Fetched};
-use crate::budget;
+use crate::budget::{self, Room};
 use crate::requests::{REQUEST_DEADLINE, answer, converse};
 use crate::share::Share;
 use crate::tasks::Tasks;
@@ -35,8 +35,14 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Fetches what is missing from the source at the other end of `link`.
     pub(super) async fn run(&self, link: &Link) -> Result<Fetched, FetchError> {
+        // Before anything is asked for: who waits for room holds nothing at the source.
+        let layout = ChunkLayout::of(self.provider.entry.size);
+        let room = tokio::select! {
+            room = budget::RECEIVING.reserve(self.room_bytes(&layout)) => room,
+            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        };
         let mut stream = self.request(link).await?;
-        let received = self.receive(&mut stream).await;
+        let received = self.receive(&mut stream, &room).await;
         match &received {
             Ok((fetched, durable_chunks)) => {
                 self.farewell(&mut stream, fetched.outcome, *durable_chunks)
@@ -64,7 +70,11 @@ impl Attempt<'_> {
     }
 
     /// The file, and how many chunks became durable with its final name.
-    async fn receive(&self, stream: &mut Stream) -> Result<(Fetched, Option<u32>), FetchError> {
+    async fn receive(
+        &self,
+        stream: &mut Stream,
+        room: &Room,
+    ) -> Result<(Fetched, Option<u32>), FetchError> {
         let entry = self.hear_entry(stream).await?;
         let layout = ChunkLayout::of(entry.size);
         let total_bytes = entry.size.bytes();
@@ -86,7 +96,8 @@ impl Attempt<'_> {
         }
         let mut disk = self.open_disk(&entry, layout, list.clone()).await?;
         self.job.transfer.restarted(disk.durable_bytes());
-        let root = match self.receive_chunks(stream, &mut disk, list.as_ref()).await {
+        let receiving = self.receive_chunks(stream, &mut disk, list.as_ref(), room);
+        let root = match receiving.await {
             Ok(root) => root,
             Err(error) => {
                 // What was verified is kept, whatever the reason; a second failure adds nothing.
@@ -202,6 +213,7 @@ impl Attempt<'_> {
         stream: &mut Stream,
         disk: &mut Disk,
         list: Option<&HashList>,
+        room: &Room,
     ) -> Result<Option<Hash>, FetchError> {
         let layout = disk.layout();
         let mut root = list.map(HashList::root);
@@ -209,11 +221,6 @@ impl Attempt<'_> {
             let ranges = ChunkRanges::of_wanted(&layout, |index| !disk.has(index));
             let Some(indexes) = ranges.indexes(&layout).filter(|_| !ranges.is_empty()) else {
                 return Ok(root);
-            };
-            // Before anything is asked for: who has no room yet has nothing on its way either.
-            let room = tokio::select! {
-                room = budget::RECEIVING.reserve(self.room_bytes(&layout)) => room,
-                () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
             };
             let said = stream.send.say(&Communication::FileGet(ranges)).await;
             said.map_err(|error| FetchError::lost(self.provider, &error))?;
@@ -233,7 +240,7 @@ impl Attempt<'_> {
         &self,
         stream: &mut Stream,
         disk: &mut Disk,
-        chunks: &mut Chunks,
+        chunks: &mut Chunks<'_>,
         list: Option<&HashList>,
     ) -> Result<(), FetchError> {
         let Stream { send, recv } = stream;
