@@ -3,11 +3,13 @@
 //! [`Fetcher::fetch`] tries the sources of a file one after the other until it is whole. What a
 //! source sends is verified chunk by chunk, kept in a partial beside the target, acknowledged once
 //! it is durable, and given its final name at the end. A source that sends a wrong chunk is named
-//! and not asked again. Whatever ends a fetch early, the next one goes on where it stopped.
+//! and not asked again; one that falls silent is dialled anew once. Whatever ends a fetch early, the
+//! next one goes on where it stopped.
 
 mod disk;
 mod error;
 mod links;
+mod pieces;
 mod receive;
 mod target;
 mod tree;
@@ -44,6 +46,35 @@ pub struct Source {
     pub link: Option<Link>,
 }
 
+/// When a fetched file counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When it is synced: a loss of power does not take it back.
+    #[default]
+    Synced,
+    /// When it is verified and has its name, as most tools do it: the system writes it to the disk
+    /// in its own time.
+    Unsynced,
+}
+
+/// How a file is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchPolicy {
+    /// When it counts as done.
+    pub durability: Durability,
+    /// Whether chunks may come compressed.
+    pub accepts_compressed: bool,
+}
+
+impl Default for FetchPolicy {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Synced,
+            accepts_compressed: true,
+        }
+    }
+}
+
 /// One file to fetch.
 #[derive(Debug, Clone)]
 pub struct FetchJob {
@@ -55,6 +86,8 @@ pub struct FetchJob {
     pub target: SafePath,
     /// Whether a different file that is there is replaced.
     pub overwrite: bool,
+    /// How it is fetched.
+    pub policy: FetchPolicy,
     /// What counts its progress and can cancel it.
     pub transfer: Transfer,
 }
@@ -128,7 +161,13 @@ impl Fetcher {
             let before = job.transfer.snapshot().durable_bytes;
             let mut remaining = Vec::new();
             for source in sources {
-                let error = match self.try_source(job, source).await {
+                let mut result = self.try_source(job, source).await;
+                if let Err(FetchError::Stalled { .. }) = result {
+                    // The path may have died without a word: once more over a new link.
+                    self.links.forget(source.provider.node);
+                    result = self.try_source(job, source).await;
+                }
+                let error = match result {
                     Ok(fetched) => return Ok(fetched),
                     Err(error) => error,
                 };

@@ -4,6 +4,7 @@
 //! machines of `shoal-core`. [`peer::Peer`] puts the parts together as the peer daemon; the server
 //! and one-shot commands use the same parts by themselves. Only [`tasks`] spawns.
 
+mod budget;
 pub mod fetch;
 pub mod peer;
 pub mod plan;

@@ -7,6 +7,7 @@
 //!
 //! A file whose hash is not known is hashed while it is sent.
 
+mod compress;
 mod pack;
 mod send;
 mod tree;
@@ -26,7 +27,7 @@ use shoal_wire::{
 };
 use tokio::sync::mpsc;
 
-use self::send::SentHashes;
+use self::send::Sent;
 use crate::share::{Share, SharedFile};
 use crate::tasks::Tasks;
 use crate::transfers::{Direction, State, Transfer, Transfers};
@@ -124,6 +125,7 @@ struct Serving {
     file: Arc<File>,
     layout: ChunkLayout,
     hashes: Option<HashList>,
+    accepts_zstd: bool,
 }
 
 impl Provide {
@@ -218,6 +220,7 @@ impl Provide {
             file: Arc::new(file),
             layout,
             hashes: hashes.filter(|hashes| hashes.layout() == layout),
+            accepts_zstd: request.accepts_zstd,
         })
     }
 
@@ -284,7 +287,7 @@ impl Provide {
         let (asked, mut to_send) = mpsc::channel(WAITING_REQUESTS);
         let hearing = hear(serving, transfer, recv, asked);
         let sending = async {
-            let mut sent = SentHashes::new(serving);
+            let mut sent = Sent::new(serving);
             while let Some(ranges) = to_send.recv().await {
                 self.send_chunks(serving, &ranges, &mut sent, (send, transfer))
                     .await?;
@@ -323,7 +326,7 @@ async fn hear(
     recv: &mut RecvStream,
     asked: mpsc::Sender<ChunkRanges>,
 ) -> Result<Option<Hash>, Stop> {
-    let (mut before, mut current) = (0, 0);
+    let mut asked_bytes = 0;
     loop {
         let message = match recv.hear(SILENCE_DEADLINE).await {
             Ok(message) => message,
@@ -332,20 +335,18 @@ async fn hear(
         };
         match message {
             Some(Communication::FileGet(ranges)) => {
-                let bytes_asked: u64 = ranges
+                asked_bytes += ranges
                     .indexes(&serving.layout)
                     .ok_or_else(|| refuse(Refusal::Unexpected, "a chunk outside the file"))?
                     .map(|index| serving.layout.len_bytes(index))
-                    .sum();
-                before += current;
-                current = bytes_asked;
+                    .sum::<u64>();
                 if asked.send(ranges).await.is_err() {
                     return Err(Stop::Gone);
                 }
             }
             Some(Communication::FileChunkAck { durable_chunks }) => {
                 let acknowledged = u64::from(durable_chunks) * serving.layout.chunk_len_bytes();
-                transfer.durable(before + acknowledged.min(current));
+                transfer.durable(acknowledged.min(asked_bytes));
             }
             Some(Communication::FileTransferComplete { root: Some(root) }) => {
                 return Ok(Some(root));

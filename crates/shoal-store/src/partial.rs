@@ -13,10 +13,12 @@ mod name;
 mod opening;
 mod sparse;
 mod state;
+mod syncing;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash, NodeId};
 
@@ -31,6 +33,7 @@ pub use self::error::{FinishError, PartialError};
 pub use self::finishing::FinishOptions;
 pub(crate) use self::name::TEMPORARY_SUFFIX;
 pub use self::name::is_partial_name;
+pub use self::syncing::{Synced, Syncing};
 
 /// What content is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,10 @@ pub struct Content {
 pub struct Partial {
     folder: Folder,
     names: Names,
-    part: File,
+    part: Arc<File>,
+    /// Away while a sync is under way.
     state: Option<StateFile>,
+    is_syncing: bool,
     header: Header,
     /// The hash of each chunk that is verified, durable or not.
     hashes: Vec<Option<Hash>>,
@@ -80,8 +85,9 @@ impl Partial {
         Self {
             folder,
             names,
-            part,
+            part: Arc::new(part),
             state: None,
+            is_syncing: false,
             header,
             hashes: vec![None; count],
             durable: vec![false; count],
@@ -177,26 +183,14 @@ impl Partial {
         self.pending.push((index, hash));
     }
 
-    /// Makes every verified chunk durable; returns how many are, in all.
-    ///
-    /// # Errors
-    /// A failed sync is final: what is on the disk is then unknown, so every later call fails too
-    /// and the partial must be opened again. After [`PartialError::NoSpace`] from the state file
-    /// alone the call may be repeated.
-    pub fn sync(&mut self) -> Result<u32, PartialError> {
-        self.check_usable()?;
-        if self.pending.is_empty() {
-            return Ok(self.durable_chunks);
-        }
-        if let Err(error) = self.part.sync_data() {
-            self.failed = true;
-            return Err(self.error_of(error));
-        }
-        self.record_pending()?;
-        for (index, _) in std::mem::take(&mut self.pending) {
-            self.mark_durable(index);
-        }
-        Ok(self.durable_chunks)
+    /// Whether one chunk is verified, durable or not.
+    pub fn is_verified(&self, index: ChunkIndex) -> bool {
+        matches!(self.hashes.get(position(index)), Some(Some(_)))
+    }
+
+    /// The hash of every chunk, once all are verified, durable or not.
+    pub fn verified_hashes(&self) -> Option<Vec<Hash>> {
+        self.hashes.iter().copied().collect()
     }
 
     /// Hashes every durable chunk again; those that differ from their record, or cannot be read,
@@ -205,7 +199,7 @@ impl Partial {
     /// # Errors
     /// When the state cannot be written.
     pub fn reverify(&mut self) -> Result<u32, PartialError> {
-        self.check_usable()?;
+        self.check_settled()?;
         let mut block = vec![0; READ_BLOCK_BYTES];
         let layout = self.header.layout;
         let mut bad = Vec::new();
@@ -227,7 +221,7 @@ impl Partial {
     /// # Errors
     /// When the state cannot be written.
     pub fn forget(&mut self, indexes: &[ChunkIndex]) -> Result<(), PartialError> {
-        self.check_usable()?;
+        self.check_settled()?;
         self.drop_chunks(indexes).map(drop)
     }
 
@@ -238,7 +232,7 @@ impl Partial {
     /// # Errors
     /// When the list is of another size or root than this partial, or the state cannot be written.
     pub fn keep_matching(&mut self, list: &HashList) -> Result<u32, PartialError> {
-        self.check_usable()?;
+        self.check_settled()?;
         let is_other = self.header.root.is_some_and(|root| root != list.root());
         if is_other || list.layout() != self.header.layout {
             return Err(PartialError::WrongList);
@@ -272,32 +266,6 @@ impl Partial {
             return Err(PartialError::OutOfChunk);
         }
         Ok(range.start + offset_in_chunk)
-    }
-
-    fn record_pending(&mut self) -> Result<(), PartialError> {
-        match &mut self.state {
-            Some(state) => {
-                if let Err(error) = state.append(&self.pending) {
-                    return Err(self.error_unless_room(error));
-                }
-                let synced = state.sync();
-                synced.map_err(|error| {
-                    self.failed = true;
-                    self.error_of(error)
-                })
-            }
-            None => {
-                self.check_named()?;
-                let chunks = self.pending.iter().copied();
-                match StateFile::replace(&self.folder, &self.names, &self.header, chunks) {
-                    Ok(state) => {
-                        self.state = Some(state);
-                        Ok(())
-                    }
-                    Err(error) => Err(self.error_unless_room(error)),
-                }
-            }
-        }
     }
 
     /// The record goes first, then the data: a crash between leaves chunks that are fetched again.

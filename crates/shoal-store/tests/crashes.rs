@@ -96,6 +96,65 @@ fn a_record_behind_a_torn_one_never_comes_to_light_again() {
 }
 
 #[test]
+fn a_sync_beside_writing_claims_only_what_was_written_when_it_began() {
+    let script = Script::new();
+    let root = tempfile::tempdir().expect("temporary folder");
+    let mut snapshots = Vec::new();
+    let mut step = |kind| {
+        let folder = copy_of(root.path());
+        snapshots.push(Snapshot { folder, kind });
+    };
+    let mut partial = script.open(root.path());
+    script.put(&mut partial, 3);
+    for (later, torn) in [(0, 1), (4, 2)] {
+        let syncing = partial
+            .begin_sync()
+            .expect("usable")
+            .expect("chunk 3 waits");
+        step(Kind::Written);
+        script.write(&mut partial, later, &mut step);
+        let unfinished = script.layout.index(torn).expect("inside");
+        partial
+            .write_at(unfinished, 0, &[0xbb; 100])
+            .expect("written");
+        assert!(partial.begin_sync().is_err() && partial.forget(&[unfinished]).is_err());
+        let synced = syncing.run();
+        step(Kind::Synced);
+        assert!(!partial.is_durable(script.layout.index(later).expect("inside")));
+        partial.end_sync(synced).expect("synced");
+    }
+    drop(partial);
+    let (mut begun, mut durable) = (0, 0);
+    for (at, now) in snapshots.iter().enumerate() {
+        if now.kind == Kind::Synced {
+            durable += 1;
+            // What was written since the sync began may be lost, or there, in any order.
+            for part in &snapshots[begun..=at] {
+                assert_eq!(script.check(mixture(part, now).path()), durable);
+            }
+            begun = at + 1;
+        } else {
+            assert_eq!(script.check(copy_of(now.path()).path()), durable);
+        }
+    }
+    assert_eq!(durable, 2);
+}
+
+#[test]
+fn a_sync_whose_outcome_is_lost_ends_the_partial_and_keeps_its_claims() {
+    let script = Script::new();
+    let root = tempfile::tempdir().expect("temporary folder");
+    let mut partial = script.open(root.path());
+    script.put(&mut partial, 0);
+    partial.sync().expect("synced");
+    script.put(&mut partial, 1);
+    drop(partial.begin_sync().expect("usable"));
+    assert!(partial.sync().is_err());
+    assert!(partial.finish(&script.options()).is_err());
+    assert_eq!(script.check(root.path()), 1);
+}
+
+#[test]
 fn an_old_state_is_not_believed_of_a_part_that_was_begun_anew() {
     let script = Script::new();
     let root = tempfile::tempdir().expect("temporary folder");

@@ -462,7 +462,7 @@ pub enum Communication {
     },
     /// 12: Provider to receiver after the last chunk, with the root as it was hashed while
     /// sending (`None` where not all chunks were asked for); receiver to provider when the file
-    /// is durable under its final name.
+    /// is complete under its final name, and durable as far as it was acknowledged.
     FileTransferComplete {
         /// BLAKE3 of the whole content.
         root: Option<Hash>,

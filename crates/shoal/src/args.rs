@@ -296,6 +296,13 @@ pub(crate) struct GetArguments {
         value_delimiter = ','
     )]
     pub(crate) down: Vec<Rule>,
+    /// Leaves it to the system when verified files reach the disk: a loss of power in the next
+    /// seconds may take them.
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+    /// Has nothing compressed on its way, also where the network is slow.
+    #[arg(long)]
+    pub(crate) no_compress: bool,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }

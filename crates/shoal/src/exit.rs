@@ -43,6 +43,8 @@ pub(crate) enum Code {
     NoSpace = 10,
     /// A local folder, permission, port or state directory is in the way.
     Local = 11,
+    /// Every source that is left sent nothing for too long; what arrived is kept.
+    Stalled = 12,
     /// Interrupted; the same command goes on where it stopped.
     Interrupted = 130,
 }
@@ -212,6 +214,7 @@ impl From<&FetchError> for Failure {
         let code = match error {
             FetchError::NoSource => Code::NotFound,
             FetchError::Collision { .. } => Code::Other,
+            FetchError::Stalled { .. } => Code::Stalled,
             FetchError::Partial(error) if is_of_folder(error) => Code::Local,
             other => match code_of(other.refusal()) {
                 Code::Other => Code::TransferFailed,

@@ -39,6 +39,21 @@ fn a_file_is_fetched_by_every_name_it_has() {
 }
 
 #[test]
+fn a_file_fetched_without_syncs_and_compression_is_the_same_and_has_nothing_beside_it() {
+    let world = World::new();
+    let content = noise(3_500_000, 77);
+    world.write("anna", "film.bin", &content);
+    let server = world.server();
+    let _anna = world.peer("anna", &server);
+    let hash = world.announced_hash("anna", "film.bin");
+    let wanted = ["film.bin", "-o", "got", "--no-sync", "--no-compress"];
+    let got = get(&world, &server, &wanted);
+    assert_eq!(got.event("got")["hash"], hash);
+    assert_eq!(b3sum(&world.path("got").join("film.bin")), hash);
+    assert_eq!(std::fs::read_dir(world.path("got")).unwrap().count(), 1);
+}
+
+#[test]
 fn a_file_of_the_server_is_fetched_by_its_name_and_by_the_servers() {
     let world = World::new();
     let content = noise(1_200_000, 2);

@@ -7,6 +7,7 @@ use shoal_store::partial::{FinishError, PartialError};
 use shoal_wire::message::Provider;
 use shoal_wire::{ChunkIndex, NodeId, NodeName, Refusal, SafePath};
 
+use super::receive::STALL_DEADLINE;
 use crate::requests::RequestError;
 
 /// Why a file was not fetched. Everything that arrived is kept.
@@ -41,6 +42,12 @@ pub enum FetchError {
         peer: NodeName,
         /// What happened.
         reason: String,
+    },
+    /// A provider that is connected sent nothing for too long.
+    #[error("{peer} sent nothing for {} s; run it again to go on", STALL_DEADLINE.as_secs())]
+    Stalled {
+        /// Its name.
+        peer: NodeName,
     },
     /// A chunk from a provider is not what its hash says.
     #[error("{peer} ({}) sent a wrong chunk {}: it was discarded and {peer} is not asked again", node.short(), index.get())]
@@ -126,6 +133,7 @@ impl FetchError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::NoSource | Self::Unreachable { .. } | Self::Lost { .. } => Refusal::Unreachable,
+            Self::Stalled { .. } => Refusal::TimedOut,
             Self::Refused { refusal, .. } => *refusal,
             Self::BadChunk { .. } | Self::BadFile { .. } | Self::FalseList { .. } => {
                 Refusal::BadChunk
@@ -154,7 +162,10 @@ impl FetchError {
 
     /// Whether the same source may do better in a moment.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Stalled { .. }
+        )
     }
 
     pub(super) fn refused(provider: &Provider, refusal: Refusal, detail: &str) -> Self {
@@ -202,7 +213,7 @@ impl FetchError {
     pub(super) fn of_hearing(provider: &Provider, error: HearError) -> Self {
         match error {
             HearError::Stream(error) => Self::of_stream(provider, error),
-            HearError::TimedOut => Self::lost(provider, &"it fell silent"),
+            HearError::TimedOut => Self::stalled(provider),
             HearError::Decode(_) | HearError::Cut => {
                 Self::misbehaved(provider, "a message that cannot be decoded")
             }
@@ -222,6 +233,12 @@ impl FetchError {
         Self::Lost {
             peer: provider.name.clone(),
             reason: reason.to_string(),
+        }
+    }
+
+    pub(super) fn stalled(provider: &Provider) -> Self {
+        Self::Stalled {
+            peer: provider.name.clone(),
         }
     }
 

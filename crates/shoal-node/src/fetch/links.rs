@@ -73,6 +73,12 @@ impl Links {
         Ok(lease)
     }
 
+    /// The next lease dials anew; who uses the link that is there keeps it.
+    pub(super) fn forget(&self, node: NodeId) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&node);
+    }
+
     fn lease_of(&self, node: NodeId) -> Arc<Lease> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, lease| lease.strong_count() > 0);

@@ -5,22 +5,22 @@ use std::time::Duration;
 use shoal_link::{Link, RecvStream, SendStream, Stream};
 use shoal_store::hashing::HashList;
 use shoal_store::partial::{Content, FinishOptions, Source};
-use shoal_wire::message::{Encoding, FileRequest, Outcome, Provider};
+use shoal_wire::message::{FileRequest, Outcome, Provider};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, FileEntry, Hash, Refusal};
+use tokio::sync::oneshot;
 
 use super::disk::{Disk, Piece, StoreError};
 use super::error::FetchError;
+use super::pieces::Chunks;
 use super::target::{self, Target};
-use super::{FetchJob, Fetched};
+use super::{Durability, FetchJob, Fetched};
+use crate::budget::{self, Room};
 use crate::requests::{REQUEST_DEADLINE, answer, converse};
 use crate::share::Share;
 use crate::tasks::Tasks;
 
-/// How long a source may send nothing before it counts as lost.
-const STALL_DEADLINE: Duration = Duration::from_secs(20);
-/// Longest stretch of a chunk that is held in memory, in bytes. Chunks of files up to 256 GiB are
-/// no longer, and so are verified before they are written.
-const PIECE_MAX_BYTES: u64 = 16 << 20;
+/// How long a source may send nothing before it counts as stalled.
+pub(super) const STALL_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the last words to a source may take to arrive before the stream is left.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -35,17 +35,26 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Fetches what is missing from the source at the other end of `link`.
     pub(super) async fn run(&self, link: &Link) -> Result<Fetched, FetchError> {
+        // Before anything is asked for: who waits for room holds nothing at the source.
+        let layout = ChunkLayout::of(self.provider.entry.size);
+        let room = tokio::select! {
+            room = budget::RECEIVING.reserve(self.room_bytes(&layout)) => room,
+            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        };
         let mut stream = self.request(link).await?;
-        let received = self.receive(&mut stream).await;
+        let received = self.receive(&mut stream, &room).await;
         match &received {
-            Ok(fetched) => self.farewell(&mut stream, fetched.outcome).await,
+            Ok((fetched, durable_chunks)) => {
+                self.farewell(&mut stream, fetched.outcome, *durable_chunks)
+                    .await;
+            }
             Err(error) => {
                 let refusal = error.refusal();
                 stream.send.reset(refusal);
                 stream.recv.stop(refusal);
             }
         }
-        received
+        received.map(|(fetched, _)| fetched)
     }
 
     async fn request(&self, link: &Link) -> Result<Stream, FetchError> {
@@ -53,14 +62,19 @@ impl Attempt<'_> {
             path: self.provider.entry.path.clone(),
             hash: self.provider.entry.hash,
             grant: self.provider.grant.clone(),
-            accepts_zstd: false,
+            accepts_zstd: self.accepts_compressed(&ChunkLayout::of(self.provider.entry.size)),
         });
         converse(link, &request)
             .await
             .map_err(|error| FetchError::of_request(self.provider, error))
     }
 
-    async fn receive(&self, stream: &mut Stream) -> Result<Fetched, FetchError> {
+    /// The file, and how many chunks became durable with its final name.
+    async fn receive(
+        &self,
+        stream: &mut Stream,
+        room: &Room,
+    ) -> Result<(Fetched, Option<u32>), FetchError> {
         let entry = self.hear_entry(stream).await?;
         let layout = ChunkLayout::of(entry.size);
         let total_bytes = entry.size.bytes();
@@ -71,17 +85,19 @@ impl Attempt<'_> {
             Target::Same(hash) => {
                 self.job.transfer.restarted(total_bytes);
                 let outcome = Outcome::UpToDate(hash);
-                return Ok(Fetched {
+                let fetched = Fetched {
                     outcome,
                     total_bytes,
-                });
+                };
+                return Ok((fetched, None));
             }
             Target::Different if !self.job.overwrite => return Err(self.target_exists()),
             Target::Different | Target::SameSize | Target::Absent => {}
         }
         let mut disk = self.open_disk(&entry, layout, list.clone()).await?;
         self.job.transfer.restarted(disk.durable_bytes());
-        let root = match self.receive_chunks(stream, &mut disk, list.as_ref()).await {
+        let receiving = self.receive_chunks(stream, &mut disk, list.as_ref(), room);
+        let root = match receiving.await {
             Ok(root) => root,
             Err(error) => {
                 // What was verified is kept, whatever the reason; a second failure adds nothing.
@@ -90,11 +106,17 @@ impl Attempt<'_> {
                 return Err(error);
             }
         };
+        let stored_chunks = disk.stored_chunks();
         let outcome = self.complete(disk, &entry, root).await?;
-        Ok(Fetched {
+        let fetched = Fetched {
             outcome,
             total_bytes,
-        })
+        };
+        if self.job.policy.durability == Durability::Unsynced {
+            return Ok((fetched, None));
+        }
+        self.job.transfer.durable(total_bytes);
+        Ok((fetched, Some(stored_chunks)))
     }
 
     async fn hear_entry(&self, stream: &mut Stream) -> Result<FileEntry, FetchError> {
@@ -181,7 +203,8 @@ impl Attempt<'_> {
             layout,
         };
         let (folder, target) = (self.job.folder.clone(), self.job.target.clone());
-        Ok(Disk::open(self.tasks, folder, target, (origin, list)).await?)
+        let durability = self.job.policy.durability;
+        Ok(Disk::open(self.tasks, (folder, target), (origin, list), durability).await?)
     }
 
     /// Fetches every chunk that is missing. The root, where the source said it.
@@ -190,17 +213,18 @@ impl Attempt<'_> {
         stream: &mut Stream,
         disk: &mut Disk,
         list: Option<&HashList>,
+        room: &Room,
     ) -> Result<Option<Hash>, FetchError> {
         let layout = disk.layout();
         let mut root = list.map(HashList::root);
         loop {
-            let ranges = ChunkRanges::of_wanted(&layout, |index| !disk.is_durable(index));
+            let ranges = ChunkRanges::of_wanted(&layout, |index| !disk.has(index));
             let Some(indexes) = ranges.indexes(&layout).filter(|_| !ranges.is_empty()) else {
                 return Ok(root);
             };
             let said = stream.send.say(&Communication::FileGet(ranges)).await;
             said.map_err(|error| FetchError::lost(self.provider, &error))?;
-            let mut chunks = Chunks::new(layout, indexes);
+            let mut chunks = Chunks::new(layout, indexes, room);
             self.receive_pieces(stream, disk, &mut chunks, list).await?;
             let heard = self.hear(&mut stream.recv).await?;
             let Communication::FileTransferComplete { root: said } = heard else {
@@ -210,55 +234,64 @@ impl Attempt<'_> {
         }
     }
 
-    /// Receives the next piece while the one before it is verified and written.
+    /// Receives the next piece while the one before it is verified and written, and while those
+    /// before that are synced.
     async fn receive_pieces(
         &self,
         stream: &mut Stream,
         disk: &mut Disk,
-        chunks: &mut Chunks,
+        chunks: &mut Chunks<'_>,
         list: Option<&HashList>,
     ) -> Result<(), FetchError> {
+        let Stream { send, recv } = stream;
         let mut previous: Option<Piece> = None;
-        let mut spare = Vec::new();
         loop {
-            let buffer = std::mem::take(&mut spare);
+            let (hear, heard) = oneshot::channel();
             // Only a failure to store ends the other half: a source cannot put off that its wrong
             // chunk is noticed, and a write is never left half done.
             let hearing = async {
-                Ok(self
-                    .hear_piece(&mut stream.recv, chunks, buffer, list)
-                    .await)
+                let piece = self.hear_piece(recv, chunks, list).await;
+                let _ = hear.send(());
+                Ok(piece)
             };
-            let storing = self.store(disk, previous.take());
-            let (heard, stored) = tokio::try_join!(hearing, storing)?;
-            spare = stored;
-            previous = heard?;
-            if previous.is_none() || disk.is_sync_due() {
-                if let Some(piece) = previous.take() {
-                    spare = self.store(disk, Some(piece)).await?;
-                }
-                disk.sync().await?;
-                self.job.transfer.durable(disk.durable_bytes());
-                acknowledge(&mut stream.send, chunks.received).await;
-                if chunks.is_done() {
-                    return Ok(());
-                }
+            let storing = self.store(disk, send, previous.take(), heard);
+            let (piece, ()) = tokio::try_join!(hearing, storing)?;
+            previous = piece?;
+            if previous.is_none() {
+                return Ok(());
             }
         }
     }
 
-    async fn store(&self, disk: &mut Disk, piece: Option<Piece>) -> Result<Vec<u8>, FetchError> {
-        let Some(piece) = piece else {
-            return Ok(Vec::new());
-        };
-        let bytes = piece.bytes.len() as u64;
-        match disk.store(piece).await {
-            Ok(buffer) => {
-                self.job.transfer.verified(bytes);
-                Ok(buffer)
+    /// Stores a piece, then looks after the syncs until the next one has been heard.
+    async fn store(
+        &self,
+        disk: &mut Disk,
+        send: &mut SendStream,
+        piece: Option<Piece>,
+        mut heard: oneshot::Receiver<()>,
+    ) -> Result<(), FetchError> {
+        if let Some(piece) = piece {
+            let bytes = piece.bytes.len() as u64;
+            disk.store(piece).await.map_err(|error| match error {
+                StoreError::BadChunk(index) => self.bad_chunk(index),
+                StoreError::Partial(error) => error.into(),
+            })?;
+            self.job.transfer.verified(bytes);
+        }
+        loop {
+            let before = disk.durable_chunks();
+            disk.keep_syncing().await?;
+            let durable_chunks = disk.durable_chunks();
+            if durable_chunks > before {
+                self.job.transfer.durable(disk.durable_bytes());
+                acknowledge(send, durable_chunks).await;
             }
-            Err(StoreError::BadChunk(index)) => Err(self.bad_chunk(index)),
-            Err(StoreError::Partial(error)) => Err(error.into()),
+            tokio::select! {
+                biased;
+                _ = &mut heard => return Ok(()),
+                () = disk.news() => {}
+            }
         }
     }
 
@@ -266,7 +299,7 @@ impl Attempt<'_> {
         FetchError::refused(self.provider, Refusal::SourceChanged, "")
     }
 
-    fn bad_chunk(&self, index: ChunkIndex) -> FetchError {
+    pub(super) fn bad_chunk(&self, index: ChunkIndex) -> FetchError {
         FetchError::BadChunk {
             peer: self.provider.name.clone(),
             node: self.provider.node,
@@ -274,85 +307,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The next piece in the order asked for; `None` after the last.
-    async fn hear_piece(
-        &self,
-        recv: &mut RecvStream,
-        chunks: &mut Chunks,
-        mut buffer: Vec<u8>,
-        list: Option<&HashList>,
-    ) -> Result<Option<Piece>, FetchError> {
-        if chunks.current.is_none() {
-            let Some(index) = chunks.next() else {
-                return Ok(None);
-            };
-            let Communication::FileChunk(head) = self.hear(recv).await? else {
-                return Err(FetchError::misbehaved(self.provider, "no chunk"));
-            };
-            let is_asked = head.index == index.get()
-                && head.len_bytes == chunks.layout.len_bytes(index)
-                && head.encoding == Encoding::Raw;
-            if !is_asked {
-                return Err(FetchError::misbehaved(
-                    self.provider,
-                    "another chunk than was asked for",
-                ));
-            }
-            if list.is_some_and(|list| list.chunk(index) != head.hash) {
-                return Err(self.bad_chunk(index));
-            }
-            chunks.current = Some(Current {
-                index,
-                hash: head.hash,
-                at: 0,
-            });
-        }
-        let Some((current, len_bytes)) = chunks.take_piece() else {
-            return Ok(None);
-        };
-        buffer.clear();
-        tokio::select! {
-            read = self.read(recv, &mut buffer, len_bytes) => read?,
-            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
-        }
-        let is_last = current.at + len_bytes == chunks.layout.len_bytes(current.index);
-        Ok(Some(Piece {
-            index: current.index,
-            offset_in_chunk: current.at,
-            bytes: buffer,
-            expected: is_last.then_some(current.hash),
-        }))
-    }
-
-    async fn read(
-        &self,
-        recv: &mut RecvStream,
-        buffer: &mut Vec<u8>,
-        len_bytes: u64,
-    ) -> Result<(), FetchError> {
-        let wanted = usize::try_from(len_bytes).unwrap_or(usize::MAX);
-        let mut allowed = 0;
-        while buffer.len() < wanted {
-            if allowed == 0 {
-                let (transfer, from) = (&self.job.transfer, self.provider.node);
-                allowed = transfer.take(from, wanted - buffer.len()).await;
-            }
-            let reading = recv.read_chunk(allowed);
-            let read = tokio::time::timeout(STALL_DEADLINE, reading)
-                .await
-                .map_err(|_| FetchError::lost(self.provider, &"it fell silent"))?;
-            match read.map_err(|error| FetchError::of_stream(self.provider, error))? {
-                Some(bytes) => {
-                    allowed -= bytes.len();
-                    buffer.extend_from_slice(&bytes);
-                }
-                None => return Err(FetchError::misbehaved(self.provider, "a chunk cut short")),
-            }
-        }
-        Ok(())
-    }
-
-    async fn hear(&self, recv: &mut RecvStream) -> Result<Communication, FetchError> {
+    pub(super) async fn hear(&self, recv: &mut RecvStream) -> Result<Communication, FetchError> {
         let heard = tokio::select! {
             heard = recv.hear(STALL_DEADLINE) => heard,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
@@ -419,8 +374,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells the source that the file is safe; it may be gone by then.
-    async fn farewell(&self, stream: &mut Stream, outcome: Outcome) {
+    /// Tells the source that the file is there, and what of it is durable; it may be gone by then.
+    async fn farewell(&self, stream: &mut Stream, outcome: Outcome, durable_chunks: Option<u32>) {
+        if let Some(durable_chunks) = durable_chunks.filter(|chunks| *chunks > 0) {
+            acknowledge(&mut stream.send, durable_chunks).await;
+        }
         let (Outcome::Fetched(root) | Outcome::UpToDate(root)) = outcome;
         let complete = Communication::FileTransferComplete { root: Some(root) };
         if stream.send.say(&complete).await.is_ok() {
@@ -435,59 +393,4 @@ async fn acknowledge(send: &mut SendStream, durable_chunks: u32) {
     let _ = send
         .say(&Communication::FileChunkAck { durable_chunks })
         .await;
-}
-
-/// Where in the chunks asked for the stream is.
-struct Chunks {
-    layout: ChunkLayout,
-    rest: Box<dyn Iterator<Item = ChunkIndex> + Send>,
-    current: Option<Current>,
-    received: u32,
-    done: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Current {
-    index: ChunkIndex,
-    hash: Hash,
-    at: u64,
-}
-
-impl Chunks {
-    fn new(layout: ChunkLayout, rest: impl Iterator<Item = ChunkIndex> + Send + 'static) -> Self {
-        Self {
-            layout,
-            rest: Box::new(rest),
-            current: None,
-            received: 0,
-            done: false,
-        }
-    }
-
-    fn next(&mut self) -> Option<ChunkIndex> {
-        let next = self.rest.next();
-        self.done = next.is_none();
-        next
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// The next stretch of the current chunk: where it is, and its length in bytes.
-    fn take_piece(&mut self) -> Option<(Current, u64)> {
-        let current = self.current?;
-        let chunk_bytes = self.layout.len_bytes(current.index);
-        let len_bytes = PIECE_MAX_BYTES.min(chunk_bytes - current.at);
-        if current.at + len_bytes == chunk_bytes {
-            self.current = None;
-            self.received += 1;
-        } else {
-            self.current = Some(Current {
-                at: current.at + len_bytes,
-                ..current
-            });
-        }
-        Some((current, len_bytes))
-    }
 }

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use self::finishing::Ending;
 use self::landing::Landing;
 use self::packs::PackWorker;
-use super::{FetchError, FetchJob, Fetched, Fetcher, ROUND_PAUSE, Source};
+use super::{Durability, FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, ROUND_PAUSE, Source};
 use crate::transfers::{Direction, State, Transfer, Transfers};
 
 /// Streams that packs are fetched on side by side: one is read while others are written to disk.
@@ -54,12 +54,19 @@ pub struct TreeOptions {
     pub links: bool,
     /// What is kept besides permissions and times.
     pub wanted: Wanted,
-    /// Whether everything is durable before it counts.
-    pub sync: bool,
+    /// As of single files.
+    pub policy: FetchPolicy,
     /// Which entries; all where `None`.
     pub choose: Option<Choose>,
     /// Whether it is only told what would be done.
     pub dry_run: bool,
+}
+
+impl TreeOptions {
+    /// Whether everything is durable before it counts.
+    fn syncs(&self) -> bool {
+        self.policy.durability == Durability::Synced
+    }
 }
 
 impl Default for TreeOptions {
@@ -69,7 +76,7 @@ impl Default for TreeOptions {
             overwrite: false,
             links: false,
             wanted: Wanted::default(),
-            sync: true,
+            policy: FetchPolicy::default(),
             choose: None,
             dry_run: false,
         }
@@ -323,6 +330,7 @@ impl Tree<'_> {
                 folder: self.job.folder.clone(),
                 target: target.clone(),
                 overwrite: self.job.options.overwrite,
+                policy: self.job.options.policy,
                 transfer: transfer.clone(),
             };
             let mut fetching = std::pin::pin!(self.fetcher.fetch(job));

@@ -11,7 +11,7 @@ use shoal_wire::{Communication, NodeId, NodeName, Refusal, SignedGrant};
 use tokio::sync::SetOnce;
 
 use super::Shared;
-use crate::fetch::{FetchJob, Source};
+use crate::fetch::{FetchJob, FetchPolicy, Source};
 use crate::plan::SERVER;
 use crate::provide::{Asker, Permission, grant_in, is_about_files};
 use crate::requests::Handler;
@@ -182,6 +182,7 @@ impl<Who> Answers<Who> {
             folder: self.shared.share.folder().clone(),
             target: offer.target,
             overwrite: offer.overwrite,
+            policy: FetchPolicy::default(),
             transfer: transfer.clone(),
         };
         let mut fetching = std::pin::pin!(self.shared.fetcher.fetch(job));

@@ -4,8 +4,9 @@
 //! by itself and the rest of the pack goes on. The next pack is read while one is being sent.
 
 use std::collections::VecDeque;
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
 use shoal_link::{HearError, RecvStream, SendStream, Stream};
 use shoal_store::folder::{Folder, OpenError, stat_of};
 use shoal_store::hashing::content_hash;
@@ -14,8 +15,9 @@ use shoal_wire::message::{Bounded, Encoding, Pack, PackGet, PackedFile};
 use shoal_wire::{Communication, Hash, NodeId, Refusal, Scope};
 use tokio::sync::mpsc;
 
-use super::send::write;
+use super::send::hand_over;
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
+use crate::budget::{self, Buffer};
 use crate::share::{Share, SharedFile};
 use crate::transfers::{Direction, State, Transfer};
 
@@ -25,7 +27,7 @@ const UNACKNOWLEDGED_MAX: usize = 1 << 20;
 /// A pack in memory.
 struct Prepared {
     files: Vec<PackedFile>,
-    content: Vec<u8>,
+    content: Buffer,
 }
 
 impl Provide {
@@ -92,7 +94,8 @@ impl Provide {
                     encoding: Encoding::Raw,
                 };
                 send.say(&Communication::Pack(head)).await?;
-                write(prepared.content.into(), to, (send, transfer)).await?;
+                let content = Bytes::from_owner(prepared.content);
+                hand_over(content, to, (send, transfer)).await?;
                 transfer.verified(bytes);
                 Ok::<(), Stop>(())
             };
@@ -111,35 +114,40 @@ impl Provide {
 
     async fn prepare_pack(&self, wanted: PackGet, scope: &Scope) -> Prepared {
         let (share, scope) = (self.share.clone(), scope.clone());
+        let content_bytes = usize::try_from(wanted.files.content_bytes()).unwrap_or(usize::MAX);
+        let mut room = budget::SENDING.reserve(content_bytes).await;
         self.tasks
-            .blocking(move || read_pack(&share, &scope, &wanted))
+            .blocking(move || read_pack(&share, &scope, &wanted, room.take(content_bytes)))
             .await
     }
 }
 
-fn read_pack(share: &Share, scope: &Scope, wanted: &PackGet) -> Prepared {
-    let content_bytes = usize::try_from(wanted.files.content_bytes()).unwrap_or(0);
-    let mut content = Vec::with_capacity(content_bytes);
-    let mut read = |file: &PackFile| {
-        let before = content.len();
-        match read_file(share, scope, file, &mut content) {
-            Ok(hash) => PackedFile::Sent(hash),
-            Err(refusal) => {
-                content.truncate(before);
-                PackedFile::Refused(refusal)
+fn read_pack(share: &Share, scope: &Scope, wanted: &PackGet, mut content: Buffer) -> Prepared {
+    let mut filled = 0;
+    let read = |file: &PackFile| {
+        let len_bytes = usize::try_from(file.size.bytes()).unwrap_or(usize::MAX);
+        let Some(place) = content.get_mut(filled..filled.saturating_add(len_bytes)) else {
+            return PackedFile::Refused(Refusal::TooLarge);
+        };
+        match read_file(share, scope, file, place) {
+            Ok(hash) => {
+                filled += len_bytes;
+                PackedFile::Sent(hash)
             }
+            Err(refusal) => PackedFile::Refused(refusal),
         }
     };
-    let files = wanted.files.iter().map(&mut read).collect();
+    let files = wanted.files.iter().map(read).collect();
+    content.truncate(filled);
     Prepared { files, content }
 }
 
-/// Appends the whole content of one file.
+/// Reads the whole content of one file into a place of its size.
 fn read_file(
     share: &Share,
     scope: &Scope,
     wanted: &PackFile,
-    content: &mut Vec<u8>,
+    place: &mut [u8],
 ) -> Result<Hash, Refusal> {
     let shared = share.file(&wanted.path);
     let hash = shared.as_ref().and_then(|shared| shared.entry.hash);
@@ -151,17 +159,15 @@ fn read_file(
     if (entry.size, entry.mtime_ns) != (wanted.size, wanted.mtime_ns) {
         return Err(Refusal::SourceChanged);
     }
-    let start = content.len();
-    if !append(share.folder(), &shared, content)? {
+    if !fill(share.folder(), &shared, place)? {
         share.withdraw(&entry.path, &shared.stat);
         return Err(Refusal::SourceChanged);
     }
-    Ok(hash.unwrap_or_else(|| content_hash(&content[start..])))
+    Ok(hash.unwrap_or_else(|| content_hash(place)))
 }
 
 /// Reads a file; `false` if it is not, or no longer, the version that is shared.
-fn append(folder: &Folder, shared: &SharedFile, content: &mut Vec<u8>) -> Result<bool, Refusal> {
-    let size = shared.entry.size.bytes();
+fn fill(folder: &Folder, shared: &SharedFile, place: &mut [u8]) -> Result<bool, Refusal> {
     let file = match folder.open_file(&shared.entry.path) {
         Ok((file, stat)) if stat == shared.stat => file,
         Ok(_) | Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
@@ -169,10 +175,12 @@ fn append(folder: &Folder, shared: &SharedFile, content: &mut Vec<u8>) -> Result
         }
         Err(_) => return Err(Refusal::SourceUnreadable),
     };
-    let read = (&file).take(size).read_to_end(content);
-    let read_bytes = read.map_err(|_| Refusal::SourceUnreadable)?;
-    // Compared after reading: what was read is of the announced version.
-    Ok(read_bytes as u64 == size && stat_of(&file).is_ok_and(|now| now == shared.stat))
+    match file.read_exact_at(place, 0) {
+        // Compared after reading: what was read is of the announced version.
+        Ok(()) => Ok(stat_of(&file).is_ok_and(|now| now == shared.stat)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(_) => Err(Refusal::SourceUnreadable),
+    }
 }
 
 /// Hears which packs are wanted and which are durable, until the receiver has all it wants.

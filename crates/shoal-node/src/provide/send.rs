@@ -1,11 +1,14 @@
 //! Sending chunks: read, compare, hash where that is needed, hand to the network.
 //!
-//! The next chunk is read while one is being sent. Before a chunk's head goes out, the open file
-//! is compared with what was announced: after reading, so that what was read is of that version.
+//! The next block is read while one is being sent. After each reading the open file is compared
+//! with what was announced, so that what goes out is of that version.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shoal_link::SendStream;
@@ -14,13 +17,20 @@ use shoal_store::hashing::{ChunkHasher, HashList};
 use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
 
+use super::compress::{self, Probe, Trial};
 use super::{Provide, Serving, Stop, refuse};
+use crate::budget::{self, BLOCK_BYTES, Buffer, Room};
 use crate::share::SharedFile;
 use crate::transfers::Transfer;
 
-/// How much is read from disk and handed to the network at a time, in bytes: one chunk of the
-/// smallest kind.
-const BLOCK_BYTES: u64 = 1 << 20;
+/// Longest chunk without a known hash that is held whole, in bytes, so that it is read once; a
+/// longer one is read for its hash and again to be sent. Chunks of files up to 128 GiB fit.
+const HELD_MAX_BYTES: u64 = 8 << 20;
+/// Handed to the network at a time, in bytes.
+const WRITE_BYTES: usize = 256 << 10;
+/// How long the receiver may take for what is handed over at a time, before it counts as gone: one
+/// that keeps to the lowest rate limit, 1 kB/s, takes most of it.
+const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 
 impl Provide {
     /// Sends the chunks asked for, in their order, and then says that they are complete.
@@ -28,7 +38,7 @@ impl Provide {
         &self,
         serving: &Serving,
         ranges: &ChunkRanges,
-        sent: &mut SentHashes,
+        sent: &mut Sent,
         (send, transfer): (&mut SendStream, &Transfer),
     ) -> Result<(), Stop> {
         let indexes = ranges.indexes(&serving.layout).ok_or_else(|| {
@@ -37,91 +47,69 @@ impl Provide {
                 "a chunk outside the file was asked for",
             )
         })?;
-        let mut indexes = indexes.peekable();
-        let mut next = match indexes.peek() {
-            Some(first) => self.prepare(serving, *first).await?,
-            None => return Ok(()),
+        let mut ahead = Ahead {
+            indexes,
+            within: None,
         };
-        while let Some(index) = indexes.next() {
-            let prepared = next;
-            sent.note(index, prepared.hash);
-            let following = indexes.peek().copied();
-            let sending = self.send_chunk(serving, index, prepared, (send, transfer));
-            let preparing = async {
-                match following {
-                    Some(following) => self.prepare(serving, following).await,
-                    None => Ok(Prepared::default()),
-                }
-            };
-            ((), next) = tokio::try_join!(sending, preparing)?;
-            transfer.verified(serving.layout.len_bytes(index));
+        let mut next = self.read_next(serving, &mut ahead, &mut sent.probe).await?;
+        while let Some(parcel) = next {
+            if let Some(head) = &parcel.head {
+                sent.hashes.note(head.index, head.hash);
+            }
+            let (content_bytes, wire_bytes) = (parcel.content_bytes, parcel.wire_bytes());
+            let sending = send_parcel(parcel, serving.to, (send, transfer));
+            let reading = self.read_next(serving, &mut ahead, &mut sent.probe);
+            ((), next) = tokio::try_join!(sending, reading)?;
+            sent.probe.sent(wire_bytes, Instant::now());
+            transfer.verified(content_bytes);
         }
         self.confirm_unchanged(serving).await?;
-        let root = self.root_of_sent(serving, sent).await;
+        let root = self.root_of_sent(serving, &sent.hashes).await;
         send.say(&Communication::FileTransferComplete { root })
             .await?;
         Ok(())
     }
 
-    /// Reads the first block of a chunk, and hashes the chunk where its hash is not known.
-    async fn prepare(&self, serving: &Serving, index: ChunkIndex) -> Result<Prepared, Stop> {
-        let (file, layout) = (Arc::clone(&serving.file), serving.layout);
-        let known = serving.hashes.as_ref().map(|hashes| hashes.chunk(index));
-        let stat = serving.shared.stat;
-        let prepared = self
-            .tasks
-            .blocking(move || {
-                let range = layout.range(index);
-                let first_end = range.end.min(range.start + BLOCK_BYTES);
-                let block = read_block(&file, range.start, first_end)?;
-                let hash = match known {
-                    Some(hash) => hash,
-                    None => hash_chunk(&file, &layout, index, &block)?,
-                };
-                // Compared after reading: what was read is of the announced version.
-                if !is_unchanged(&file, &stat) {
-                    return Err(ErrorKind::UnexpectedEof.into());
-                }
-                Ok(Prepared { block, hash })
-            })
-            .await;
-        prepared.map_err(|error| self.unreadable(serving, &error))
-    }
-
-    async fn send_chunk(
+    /// Reads what is to be sent next: the rest of a chunk, a block at a time, or the next chunk.
+    async fn read_next(
         &self,
         serving: &Serving,
-        index: ChunkIndex,
-        prepared: Prepared,
-        (send, transfer): (&mut SendStream, &Transfer),
-    ) -> Result<(), Stop> {
-        let range = serving.layout.range(index);
-        let head = FileChunk {
-            index: index.get(),
-            len_bytes: range.end - range.start,
-            hash: prepared.hash,
-            encoding: Encoding::Raw,
+        ahead: &mut Ahead<impl Iterator<Item = ChunkIndex>>,
+        probe: &mut Probe,
+    ) -> Result<Option<Parcel>, Stop> {
+        let part = match ahead.within.take().or_else(|| {
+            let index = ahead.indexes.next()?;
+            let at = serving.layout.range(index).start;
+            Some(Position { index, at })
+        }) {
+            Some(position) => Part::of(serving, position, probe),
+            None => return Ok(None),
         };
-        send.say(&Communication::FileChunk(head)).await?;
-        let mut at = range.start + prepared.block.len() as u64;
-        write(prepared.block, serving.to, (send, transfer)).await?;
-        while at < range.end {
-            let (file, end) = (Arc::clone(&serving.file), range.end.min(at + BLOCK_BYTES));
-            let stat = serving.shared.stat;
-            let read = move || {
-                let block = read_block(&file, at, end)?;
+        let read_to = part.read_to;
+        let (position, end) = (part.position, part.chunk.end);
+        let mut room = budget::SENDING.reserve(part.room_bytes()).await;
+        let (file, stat) = (Arc::clone(&serving.file), serving.shared.stat);
+        let read = self
+            .tasks
+            .blocking(move || {
+                let parcel = part.read(&file, &mut room)?;
+                // Compared after reading: what was read is of the announced version.
                 if is_unchanged(&file, &stat) {
-                    Ok(block)
+                    Ok(parcel)
                 } else {
                     Err(ErrorKind::UnexpectedEof.into())
                 }
-            };
-            let block = self.tasks.blocking(read).await;
-            let block = block.map_err(|error| self.unreadable(serving, &error))?;
-            at = end;
-            write(block, serving.to, (send, transfer)).await?;
+            })
+            .await;
+        ahead.within = (read_to < end).then_some(Position {
+            at: read_to,
+            ..position
+        });
+        let parcel = read.map_err(|error: io::Error| self.unreadable(serving, &error))?;
+        if let Some(trial) = parcel.trial {
+            probe.tried(trial);
         }
-        Ok(())
+        Ok(Some(parcel))
     }
 
     /// A file that is shorter than announced changed; anything else is the disk's refusal.
@@ -161,40 +149,192 @@ impl Provide {
     }
 }
 
-/// Hands a block to the network, as fast as the limits let it.
-pub(super) async fn write(
-    mut block: Bytes,
+/// What is asked for and not yet read.
+struct Ahead<I> {
+    indexes: I,
+    /// In a chunk whose beginning is read.
+    within: Option<Position>,
+}
+
+#[derive(Clone, Copy)]
+struct Position {
+    index: ChunkIndex,
+    /// Where in the file.
+    at: u64,
+}
+
+/// What is sent in one go: a chunk, or a block of one, in the order of the stream. It is also what
+/// is read at once, so a transfer holds two at most.
+struct Parcel {
+    /// At the beginning of a chunk.
+    head: Option<FileChunk>,
+    blocks: Vec<Buffer>,
+    content_bytes: u64,
+    trial: Option<Trial>,
+}
+
+impl Parcel {
+    fn wire_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.len() as u64).sum()
+    }
+}
+
+impl Parcel {
+    /// Puts a frame in the place of the content where that is enough shorter.
+    fn compress(&mut self, room: &mut Room) {
+        let len_bytes = usize::try_from(self.content_bytes).unwrap_or(0);
+        let mut frame = room.take(len_bytes);
+        let (written, trial) = compress::compress(&self.blocks, &mut frame);
+        self.trial = Some(trial);
+        let (Some(written), Some(head)) = (written, &mut self.head) else {
+            return;
+        };
+        if let Ok(len_bytes) = u32::try_from(written) {
+            head.encoding = Encoding::Zstd { len_bytes };
+            frame.truncate(written);
+            self.blocks = vec![frame];
+        }
+    }
+}
+
+/// What is about to be read.
+struct Part {
+    layout: ChunkLayout,
+    position: Position,
+    chunk: Range<u64>,
+    read_to: u64,
+    /// Of the chunk, where the part begins it.
+    hash: HashOf,
+    is_compressed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum HashOf {
+    /// The head is sent already.
+    Said,
+    Known(Hash),
+    /// The part is the whole chunk.
+    Read,
+    /// The rest of the chunk is read too, for the hash alone.
+    ReadAhead,
+}
+
+impl Part {
+    fn of(serving: &Serving, position: Position, probe: &mut Probe) -> Self {
+        let layout = serving.layout;
+        let chunk = layout.range(position.index);
+        let known = serving.hashes.as_ref();
+        let hash = match known.map(|hashes| hashes.chunk(position.index)) {
+            _ if position.at > chunk.start => HashOf::Said,
+            Some(hash) => HashOf::Known(hash),
+            None if chunk.end - chunk.start <= HELD_MAX_BYTES => HashOf::Read,
+            None => HashOf::ReadAhead,
+        };
+        let is_begun = matches!(hash, HashOf::Said);
+        let is_compressed = !is_begun && probe.wants(chunk.end - chunk.start);
+        let read_to = match hash {
+            _ if is_compressed => chunk.end,
+            HashOf::Read => chunk.end,
+            _ => chunk.end.min(position.at + BLOCK_BYTES as u64),
+        };
+        Self {
+            layout,
+            position,
+            chunk,
+            read_to,
+            hash,
+            is_compressed,
+        }
+    }
+
+    fn room_bytes(&self) -> usize {
+        let held_bytes = usize::try_from(self.read_to - self.position.at).unwrap_or(usize::MAX);
+        match self.hash {
+            _ if self.is_compressed => 2 * held_bytes,
+            HashOf::ReadAhead => held_bytes + BLOCK_BYTES,
+            _ => held_bytes,
+        }
+    }
+
+    fn read(&self, file: &File, room: &mut Room) -> io::Result<Parcel> {
+        let Position { index, at } = self.position;
+        let blocks = read_blocks(file, at..self.read_to, room)?;
+        let hash = match self.hash {
+            HashOf::Said => None,
+            HashOf::Known(hash) => Some(hash),
+            HashOf::Read | HashOf::ReadAhead => {
+                Some(hash_chunk(file, (self.layout, index), &blocks, room)?)
+            }
+        };
+        let mut parcel = Parcel {
+            head: hash.map(|hash| FileChunk {
+                index: index.get(),
+                len_bytes: self.chunk.end - self.chunk.start,
+                hash,
+                encoding: Encoding::Raw,
+            }),
+            blocks,
+            content_bytes: self.read_to - at,
+            trial: None,
+        };
+        if self.is_compressed {
+            parcel.compress(room);
+        }
+        Ok(parcel)
+    }
+}
+
+async fn send_parcel(
+    parcel: Parcel,
     to: NodeId,
     (send, transfer): (&mut SendStream, &Transfer),
 ) -> Result<(), Stop> {
-    while !block.is_empty() {
-        let allowed = transfer.take(to, block.len()).await;
-        send.write_chunk(block.split_to(allowed)).await?;
+    if let Some(head) = parcel.head {
+        send.say(&Communication::FileChunk(head)).await?;
+    }
+    for block in parcel.blocks {
+        hand_over(Bytes::from_owner(block), to, (send, transfer)).await?;
     }
     Ok(())
 }
 
-/// What is ready before a chunk's head goes out.
-#[derive(Debug)]
-struct Prepared {
-    block: Bytes,
-    hash: Hash,
+/// Hands content to the network as fast as the limits let it, in steps that show whether the
+/// receiver still takes it.
+pub(super) async fn hand_over(
+    mut content: Bytes,
+    to: NodeId,
+    (send, transfer): (&mut SendStream, &Transfer),
+) -> Result<(), Stop> {
+    while !content.is_empty() {
+        let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
+        let step = content.split_to(allowed);
+        tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step))
+            .await
+            .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))??;
+    }
+    Ok(())
 }
 
-impl Default for Prepared {
-    fn default() -> Self {
+/// What is remembered of what was sent on one stream.
+pub(super) struct Sent {
+    hashes: SentHashes,
+    probe: Probe,
+}
+
+impl Sent {
+    pub(super) fn new(serving: &Serving) -> Self {
         Self {
-            block: Bytes::new(),
-            hash: Hash::new([0; 32]),
+            hashes: SentHashes::new(serving),
+            probe: Probe::new(serving.accepts_zstd, Instant::now()),
         }
     }
 }
 
 /// The hashes of what was sent of a file whose hash is not known.
-pub(super) struct SentHashes(Vec<Option<Hash>>);
+struct SentHashes(Vec<Option<Hash>>);
 
 impl SentHashes {
-    pub(super) fn new(serving: &Serving) -> Self {
+    fn new(serving: &Serving) -> Self {
         let count = match serving.hashes {
             Some(_) => 0,
             None => serving.layout.chunk_count() as usize,
@@ -202,8 +342,8 @@ impl SentHashes {
         Self(vec![None; count])
     }
 
-    fn note(&mut self, index: ChunkIndex, hash: Hash) {
-        if let Some(slot) = self.0.get_mut(index.get() as usize) {
+    fn note(&mut self, index: u32, hash: Hash) {
+        if let Some(slot) = self.0.get_mut(index as usize) {
             *slot = Some(hash);
         }
     }
@@ -218,28 +358,42 @@ fn is_unchanged(file: &File, announced: &FileStat) -> bool {
     stat_of(file).is_ok_and(|now| now == *announced)
 }
 
-fn read_block(file: &File, start: u64, end: u64) -> std::io::Result<Bytes> {
-    use std::os::unix::fs::FileExt;
-    let mut block = vec![0; usize::try_from(end - start).unwrap_or(0)];
-    file.read_exact_at(&mut block, start)?;
-    Ok(block.into())
+fn read_blocks(file: &File, range: Range<u64>, room: &mut Room) -> io::Result<Vec<Buffer>> {
+    let mut blocks = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let len_bytes = usize::try_from(range.end - at).map_or(BLOCK_BYTES, |n| n.min(BLOCK_BYTES));
+        let mut block = room.take(len_bytes);
+        file.read_exact_at(&mut block, at)?;
+        at += len_bytes as u64;
+        blocks.push(block);
+    }
+    Ok(blocks)
 }
 
-/// The hash of a chunk whose `first` block is read already.
+/// The hash of a chunk whose first blocks are read already.
 fn hash_chunk(
     file: &File,
-    layout: &ChunkLayout,
-    index: ChunkIndex,
-    first: &[u8],
-) -> std::io::Result<Hash> {
+    (layout, index): (ChunkLayout, ChunkIndex),
+    first: &[Buffer],
+    room: &mut Room,
+) -> io::Result<Hash> {
     let range = layout.range(index);
-    let mut hasher = ChunkHasher::new(layout, index);
-    hasher.update(first);
-    let mut at = range.start + first.len() as u64;
-    while at < range.end {
-        let end = range.end.min(at + BLOCK_BYTES);
-        hasher.update(&read_block(file, at, end)?);
-        at = end;
+    let mut hasher = ChunkHasher::new(&layout, index);
+    let mut at = range.start;
+    for block in first {
+        hasher.update(block);
+        at += block.len() as u64;
+    }
+    if at < range.end {
+        let mut block = room.take(BLOCK_BYTES);
+        while at < range.end {
+            let len_bytes =
+                usize::try_from(range.end - at).map_or(BLOCK_BYTES, |n| n.min(BLOCK_BYTES));
+            file.read_exact_at(&mut block[..len_bytes], at)?;
+            hasher.update(&block[..len_bytes]);
+            at += len_bytes as u64;
+        }
     }
     Ok(hasher.finish())
 }
@@ -255,7 +409,7 @@ mod tests {
         let mut sent = SentHashes(vec![None; 3]);
         for index in layout.indexes() {
             assert!(sent.complete(layout).is_none());
-            sent.note(index, Hash::new([index.get() as u8; 32]));
+            sent.note(index.get(), Hash::new([index.get() as u8; 32]));
         }
         assert!(sent.complete(layout).is_some());
     }

@@ -17,8 +17,12 @@ pub(crate) struct Content {
 impl Content {
     /// `len` bytes that depend on `seed` and on nothing else.
     pub(crate) fn new(at: &str, len: usize, seed: u64) -> Self {
-        let bytes = bytes(len, seed);
-        let size = FileSize::new(len as u64).expect("a small file");
+        Self::of(at, bytes(len, seed))
+    }
+
+    /// Just these bytes.
+    pub(crate) fn of(at: &str, bytes: Vec<u8>) -> Self {
+        let size = FileSize::new(bytes.len() as u64).expect("a small file");
         let layout = ChunkLayout::of(size);
         let hashes = layout.indexes().map(|index| {
             let range = layout.range(index);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use shoal_node::fetch::{
-    FetchError, FetchJob, Fetched, Fetcher, Source, TreeEvent, TreeJob, TreeOptions,
+    FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, Source, TreeEvent, TreeJob, TreeOptions,
 };
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfer, Transfers};
@@ -53,6 +53,7 @@ impl Receiver {
             folder: Folder::open(&self.folder()).expect("a folder"),
             target,
             overwrite: false,
+            policy: FetchPolicy::default(),
             transfer,
         }
     }

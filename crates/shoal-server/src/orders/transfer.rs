@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use shoal_node::fetch::{FetchJob, Source};
+use shoal_node::fetch::{FetchJob, FetchPolicy, Source};
 use shoal_node::requests::{RequestError, answer, converse};
 use shoal_node::transfers::{Direction, Transfer};
 use shoal_wire::message::{FileOffer, Matched, Outcome, Provider, TransferProgress, Wanted};
@@ -73,6 +73,7 @@ impl Orders {
             folder: coordinator.share.folder().clone(),
             target: target.clone(),
             overwrite,
+            policy: FetchPolicy::default(),
             transfer: transfer.clone(),
         });
         let mut fetched = std::pin::pin!(fetched);

@@ -37,12 +37,25 @@ impl Partial {
     ///
     /// # Errors
     /// When a chunk is missing, the root is another, or the target exists. The partial stays.
-    pub fn finish(mut self, options: &FinishOptions) -> Result<Hash, FinishError> {
-        if self.failed {
+    pub fn finish(self, options: &FinishOptions) -> Result<Hash, FinishError> {
+        self.finish_as(options, true)
+    }
+
+    /// As [`Partial::finish`], but nothing is synced: the content is whole under its final name,
+    /// and a loss of power in the next seconds may take it, or parts of it.
+    ///
+    /// # Errors
+    /// As [`Partial::finish`].
+    pub fn finish_unsynced(self, options: &FinishOptions) -> Result<Hash, FinishError> {
+        self.finish_as(options, false)
+    }
+
+    fn finish_as(mut self, options: &FinishOptions, durably: bool) -> Result<Hash, FinishError> {
+        if self.failed || self.is_syncing {
             return Err(FinishError::Failed);
         }
         let outcome = self.checked_root(options).and_then(|root| {
-            self.complete(options)?;
+            self.complete(options, durably)?;
             Ok(root)
         });
         if outcome.is_err() {
@@ -66,7 +79,7 @@ impl Partial {
         }
     }
 
-    fn complete(&self, options: &FinishOptions) -> Result<(), FinishError> {
+    fn complete(&self, options: &FinishOptions, durably: bool) -> Result<(), FinishError> {
         if !disk::leads_to(&self.folder, &self.names.part, &self.part)? {
             return Err(FinishError::PartGone);
         }
@@ -74,9 +87,13 @@ impl Partial {
         self.part.set_permissions(Permissions::from_mode(mode))?;
         let times = FileTimes::new().set_modified(attributes::time_of(options.mtime_ns));
         self.part.set_times(times)?;
-        self.part.sync_all()?;
+        if durably {
+            self.part.sync_all()?;
+        }
         self.rename(options.replace)?;
-        platform::sync_folder(self.folder.handle())?;
+        if durably {
+            platform::sync_folder(self.folder.handle())?;
+        }
         // A state that a crash leaves behind is removed when the target is next opened.
         if let Err(error) = disk::remove(&self.folder, &self.names.state) {
             tracing::debug!(%error, "the state of a completed download was left behind");

@@ -26,7 +26,7 @@ pub fn is_partial_name(name: &[u8]) -> bool {
 }
 
 /// The three names that belong to one target.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) target: Vec<u8>,
     pub(super) part: Vec<u8>,

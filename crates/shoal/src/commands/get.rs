@@ -6,7 +6,10 @@ mod course;
 use std::time::Duration;
 
 use serde_json::json;
-use shoal_node::fetch::{FetchError, FetchJob, Fetched, Fetcher, TreeEvent, TreeJob, TreeOptions};
+use shoal_node::fetch::{
+    Durability, FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, TreeEvent, TreeJob,
+    TreeOptions,
+};
 use shoal_node::plan::{Candidate, PlanError, Planned, PlannedFile, PlannedTree, plan};
 use shoal_node::session::Session;
 use shoal_node::tasks::Tasks;
@@ -70,7 +73,14 @@ fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
             owner: arguments.owner,
             xattrs: arguments.xattrs,
         },
-        sync: true,
+        policy: FetchPolicy {
+            durability: if arguments.no_sync {
+                Durability::Unsynced
+            } else {
+                Durability::Synced
+            },
+            accepts_compressed: !arguments.no_compress,
+        },
         choose: choose::choice(&arguments.include, &arguments.exclude)?,
         dry_run: arguments.dry_run,
     })
@@ -246,6 +256,7 @@ impl Getting<'_> {
             folder: self.folder.clone(),
             target: file.target,
             overwrite: self.options.overwrite,
+            policy: self.options.policy,
         }
     }
 }

@@ -80,7 +80,7 @@ impl Tree<'_> {
                     let each = not_kept.into_iter().map(Lost::Attribute);
                     lost.extend(each.map(|what| (wanted.target.clone(), what)));
                 }
-                if options.sync {
+                if options.syncs() {
                     let synced = staging.sync();
                     synced.map_err(|error| PartialError::of(&folder, 0, error))?;
                 }

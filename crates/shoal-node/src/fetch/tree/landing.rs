@@ -97,7 +97,7 @@ impl<'a> Landing<'a> {
             let packs = batch.iter().map(|pack| (pack.worker, pack.bytes)).collect();
             let files: Vec<LandedFile> = batch.into_iter().flat_map(|pack| pack.files).collect();
             let options = &self.tree.job.options;
-            let (sync, overwrite) = (options.sync, options.overwrite);
+            let (sync, overwrite) = (options.syncs(), options.overwrite);
             let staging = Arc::clone(&self.staging);
             let (back, outcome) = self
                 .tree
@@ -145,7 +145,7 @@ impl<'a> Landing<'a> {
 
     async fn over(&self, placed: Placed) {
         let transfer = &self.tree.job.transfer;
-        if self.tree.job.options.sync {
+        if self.tree.job.options.syncs() {
             for (worker, bytes) in placed.packs {
                 if let Some(count) = self.durable_packs.get(worker) {
                     count.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,192 @@
+//! Memory for content on its way between disk and network, bounded for the whole process.
+//!
+//! Whoever sends or receives content reserves room first, and waits in line while the others have
+//! it, so any number of transfers stays within the budget and each gets its turn. The two
+//! directions have budgets of their own, and nobody waits for room while others wait for what he
+//! holds: a sender reserves in the order in which it sends, and gives a block's room back once the
+//! network has let go of it; a receiver has its room before it asks for the file, and keeps it. Blocks of the usual size are used again instead of being asked of the system.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Content in memory that is being sent, in bytes. Together with what is being received it is
+/// well below the 64 MB that a process may need in all: the windows of the network count too.
+const SENDING_BYTES: usize = 16 << 20;
+/// Content in memory that is being received, in bytes: eight transfers at once with three blocks
+/// each, and many more of small files.
+const RECEIVING_BYTES: usize = 24 << 20;
+/// The usual buffer, in bytes: one chunk of the smallest kind.
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+/// Buffers begin at a multiple of this, in bytes, like the pages they are copied from and to: the
+/// kernel's copy takes three times as long on some processors when the two are out of step.
+const ALIGN_BYTES: usize = 4096;
+/// Idle blocks that are kept for the next transfer.
+const KEPT_BLOCKS: usize = 8;
+/// What is counted, in bytes: permits are 32-bit numbers.
+const UNIT_BYTES: usize = 1024;
+
+/// Room for what is being sent.
+pub(crate) static SENDING: LazyLock<Budget> = LazyLock::new(|| Budget::of(SENDING_BYTES));
+/// Room for what is being received.
+pub(crate) static RECEIVING: LazyLock<Budget> = LazyLock::new(|| Budget::of(RECEIVING_BYTES));
+
+static IDLE_BLOCKS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// A bound on memory that transfers share.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    units: usize,
+    free: Arc<Semaphore>,
+}
+
+/// Room that nobody else has.
+#[derive(Debug)]
+pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+
+impl Budget {
+    fn of(bytes: usize) -> Self {
+        let units = units(bytes);
+        Self {
+            units,
+            free: Arc::new(Semaphore::new(units)),
+        }
+    }
+
+    /// Waits for room for `len_bytes`; more than the whole budget is taken for the whole budget.
+    pub(crate) async fn reserve(&self, len_bytes: usize) -> Room {
+        let units = u32::try_from(units(len_bytes).min(self.units)).unwrap_or(u32::MAX);
+        // The semaphore is never closed; without a permit a buffer would only go uncounted.
+        Room(Arc::clone(&self.free).acquire_many_owned(units).await.ok())
+    }
+}
+
+impl Room {
+    /// Takes a buffer out of the room, which becomes smaller; the buffer's drop frees its part.
+    pub(crate) fn take(&mut self, len_bytes: usize) -> Buffer {
+        let room = self.0.as_mut().and_then(|room| {
+            let all = room.num_permits();
+            room.split(units(len_bytes).min(all))
+        });
+        Buffer::new(len_bytes, room)
+    }
+
+    /// A buffer for whoever keeps the room, and sees to it that no more is lent than fits.
+    pub(crate) fn lend(&self, len_bytes: usize) -> Buffer {
+        Buffer::new(len_bytes, None)
+    }
+}
+
+fn units(len_bytes: usize) -> usize {
+    len_bytes.div_ceil(UNIT_BYTES)
+}
+
+fn idle_blocks() -> std::sync::MutexGuard<'static, Vec<Vec<u8>>> {
+    IDLE_BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Content in memory. Its bytes are whatever was there before until they are written.
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    /// Where in `bytes` it begins.
+    start: usize,
+    len_bytes: usize,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Buffer {
+    fn new(len_bytes: usize, room: Option<OwnedSemaphorePermit>) -> Self {
+        // Smaller ones come from the allocator without a system call.
+        let is_usual = (BLOCK_BYTES / 8..=BLOCK_BYTES).contains(&len_bytes);
+        let bytes = if is_usual {
+            let idle = idle_blocks().pop();
+            idle.unwrap_or_else(|| vec![0; BLOCK_BYTES + ALIGN_BYTES])
+        } else {
+            vec![0; len_bytes + ALIGN_BYTES]
+        };
+        // Where that cannot be told, alignment is given up, not room.
+        let start = bytes.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+        Self {
+            bytes,
+            start,
+            len_bytes,
+            _room: room,
+        }
+    }
+}
+
+impl Buffer {
+    /// Makes it shorter; it keeps its room.
+    pub(crate) fn truncate(&mut self, len_bytes: usize) {
+        self.len_bytes = self.len_bytes.min(len_bytes);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len_bytes]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len_bytes]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("len_bytes", &self.len_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.bytes.len() == BLOCK_BYTES + ALIGN_BYTES {
+            let mut idle = idle_blocks();
+            if idle.len() < KEPT_BLOCKS {
+                idle.push(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_budget_is_never_passed_and_goes_round() {
+        let budget = Arc::new(Budget::of(4 * BLOCK_BYTES));
+        let mut room = budget.reserve(100 * BLOCK_BYTES).await;
+        assert_eq!(budget.free.available_permits(), 0);
+        let mut blocks: Vec<Buffer> = (0..4).map(|_| room.take(BLOCK_BYTES)).collect();
+        let line = Arc::clone(&budget);
+        let waiting = tokio::spawn(async move { line.reserve(BLOCK_BYTES).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        blocks.pop();
+        let mut second = waiting.await.unwrap();
+        assert_eq!(budget.free.available_permits(), 0);
+        let small = second.take(10);
+        assert_eq!(
+            (small.len(), small.as_ptr().align_offset(ALIGN_BYTES)),
+            (10, 0)
+        );
+        drop(small);
+        drop((second, blocks, room));
+        assert_eq!(budget.free.available_permits(), budget.units);
+    }
+}
