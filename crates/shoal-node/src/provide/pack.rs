@@ -123,7 +123,7 @@ impl Provide {
 }
 
 fn read_pack(share: &Share, scope: &Scope, wanted: &PackGet, mut content: Buffer) -> Prepared {
-    let mut filled = 0;
+    let mut filled = 0_usize;
     let read = |file: &PackFile| {
         let len_bytes = usize::try_from(file.size.bytes()).unwrap_or(usize::MAX);
         let Some(place) = content.get_mut(filled..filled.saturating_add(len_bytes)) else {
