@@ -4,7 +4,8 @@
 //! it, so any number of transfers stays within the budget and each gets its turn. The two
 //! directions have budgets of their own, and nobody waits for room while others wait for what he
 //! holds: a sender reserves in the order in which it sends, and gives a block's room back once the
-//! network has let go of it; a receiver has its room before it asks for the file, and keeps it. Blocks of the usual size are used again instead of being asked of the system.
+//! network has let go of it; a receiver has its room before it asks for the file, and keeps it.
+//! Blocks of the usual size are used again instead of being asked of the system.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -106,6 +106,9 @@ fn what_is_not_chosen_stays_where_it_is() {
     assert_eq!(got.event("done")["fetched"], 1);
     assert!(world.path("got/photos/raw/b.jpg").exists());
     assert!(!world.path("got/photos/notes").exists());
+    let modified = |folder: &Path| std::fs::metadata(folder).unwrap().modified().unwrap();
+    let original = world.files("anna").join("photos/raw");
+    assert_eq!(modified(&world.path("got/photos/raw")), modified(&original));
     let wrong = get(
         &world,
         &server,

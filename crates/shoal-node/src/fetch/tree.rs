@@ -122,7 +122,7 @@ pub enum TreeEvent {
     Listed {
         /// Files.
         files: u64,
-        /// Their size, in bytes.
+        /// What of them is not there yet, in bytes.
         bytes: u64,
     },
     /// A large file begins, counted by a transfer of its own.

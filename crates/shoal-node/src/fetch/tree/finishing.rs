@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use shoal_store::attributes::finish_folder;
+use shoal_store::folder::Folder;
 use shoal_store::partial::PartialError;
 use shoal_store::staging::{PlaceError, Staging};
 use shoal_wire::SafePath;
 use shoal_wire::manifest::{Extras, LinkTarget};
 
 use super::landing::Folders;
-use super::{Lost, Tree, TreeEvent};
+use super::{Lost, Tree, TreeEvent, TreeOptions};
 use crate::fetch::FetchError;
 
 /// A folder of the manifest.
@@ -36,8 +37,15 @@ pub(super) struct Ending {
     pub(super) links: Vec<EndingLink>,
 }
 
+/// What came of finishing.
+#[derive(Default)]
+struct Finished {
+    lost: Vec<(SafePath, Lost)>,
+    failed: Vec<(SafePath, FetchError)>,
+}
+
 impl Tree<'_> {
-    /// Makes folders and links, and makes all of it durable.
+    /// Makes folders and links, and makes all of it durable. One that cannot be made fails alone.
     pub(super) async fn finish(
         &self,
         ending: Ending,
@@ -49,48 +57,63 @@ impl Tree<'_> {
             .fetcher
             .tasks
             .blocking(move || {
-                let mut lost = Vec::new();
-                let mut folders = Folders::new(folder.clone());
-                let Ending {
-                    folders: made,
-                    links,
-                } = ending;
-                // With a choice, a folder from which nothing was chosen is not wanted either.
-                let is_wanted =
-                    |target: &SafePath| options.choose.is_none() || folder.exists(target);
-                for wanted in made.iter().filter(|made| is_wanted(&made.target)) {
-                    folder
-                        .make_subfolder(&wanted.target)
-                        .map_err(PartialError::from)?;
-                }
-                for link in links {
-                    if !options.links {
-                        lost.push((link.target, Lost::Link));
-                        continue;
-                    }
-                    make_link(&mut folders, &staging, &link, options.overwrite)?;
-                }
-                // The deepest first: what is made inside a folder changes its time.
-                for wanted in made.iter().rev().filter(|made| is_wanted(&made.target)) {
-                    let made = folder
-                        .subfolder(&wanted.target)
-                        .map_err(PartialError::from)?;
-                    let extras = wanted.extras.as_ref();
-                    let not_kept = finish_folder(&made, wanted.mode, wanted.mtime_ns, extras);
-                    let each = not_kept.into_iter().map(Lost::Attribute);
-                    lost.extend(each.map(|what| (wanted.target.clone(), what)));
-                }
+                let mut finished = Finished::default();
+                finished.make(&folder, ending, &staging, &options);
                 if options.syncs() {
                     let synced = staging.sync();
                     synced.map_err(|error| PartialError::of(&folder, 0, error))?;
                 }
-                Ok::<_, FetchError>(lost)
+                Ok::<_, FetchError>(finished)
             })
-            .await;
-        for (target, what) in finished? {
+            .await?;
+        for (target, what) in finished.lost {
             self.tell(TreeEvent::NotKept { target, what }).await;
         }
+        for (target, error) in finished.failed {
+            let result = Err(error);
+            self.tell(TreeEvent::Ended { target, result }).await;
+        }
         Ok(())
+    }
+}
+
+impl Finished {
+    fn make(&mut self, root: &Folder, ending: Ending, staging: &Staging, options: &TreeOptions) {
+        let Ending { folders, links } = ending;
+        // With a choice, a folder from which nothing was chosen is not wanted either.
+        let is_wanted = |target: &SafePath| options.choose.is_none() || root.exists(target);
+        let wanted = folders.iter().filter(|folder| is_wanted(&folder.target));
+        let mut made = Vec::new();
+        for folder in wanted {
+            match root.make_subfolder(&folder.target) {
+                Ok(_) => made.push(folder),
+                Err(error) => {
+                    let error = FetchError::Partial(error.into());
+                    self.failed.push((folder.target.clone(), error));
+                }
+            }
+        }
+        let mut holding = Folders::new(root.clone());
+        for link in links {
+            if !options.links {
+                self.lost.push((link.target, Lost::Link));
+                continue;
+            }
+            if let Err(error) = make_link(&mut holding, staging, &link, options.overwrite) {
+                self.failed.push((link.target, error));
+            }
+        }
+        // The deepest first: what is made inside a folder changes its time.
+        for folder in made.into_iter().rev() {
+            let Ok(open) = root.subfolder(&folder.target) else {
+                continue;
+            };
+            let extras = folder.extras.as_ref();
+            for lost in finish_folder(&open, folder.mode, folder.mtime_ns, extras) {
+                let lost = Lost::Attribute(lost);
+                self.lost.push((folder.target.clone(), lost));
+            }
+        }
     }
 }
 
@@ -112,7 +135,7 @@ fn make_link(
     }
 }
 
-fn is_same(folder: &shoal_store::folder::Folder, name: &[u8], link: &EndingLink) -> bool {
+fn is_same(folder: &Folder, name: &[u8], link: &EndingLink) -> bool {
     let path = SafePath::new(name).ok();
     let held = path.and_then(|path| folder.read_link(&path));
     held.as_ref() == Some(&link.points_to)

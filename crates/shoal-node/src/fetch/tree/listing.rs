@@ -151,8 +151,9 @@ impl Tree<'_> {
             };
             let below = below.flatten();
             let choose = self.job.options.choose.as_ref();
+            // Folders are kept as what they hold is chosen.
             let is_chosen = match (choose, &below) {
-                (Some(choose), Some(below)) => choose(below),
+                (Some(choose), Some(below)) => entry.kind == EntryKind::Folder || choose(below),
                 (Some(_), None) | (None, _) => true,
             };
             // A path that gets too long here cannot be kept; its file fails when it is asked for.
@@ -176,15 +177,16 @@ impl Tree<'_> {
         hand_out: &mut HandOut,
         ending: &mut Ending,
     ) -> Result<(), FetchError> {
-        match &step {
-            Step::Pack(Small { entry, .. })
-            | Step::Large(entry, _)
-            | Step::UpToDate(entry, ..)
-            | Step::Differs(entry, _) => {
-                let bytes = entry.size.bytes();
-                self.tell(TreeEvent::Listed { files: 1, bytes }).await;
+        let bytes = match &step {
+            Step::Pack(Small { entry, .. }) | Step::Large(entry, _) | Step::Differs(entry, _) => {
+                Some(entry.size.bytes())
             }
-            Step::Folder(_) | Step::Link(_) => {}
+            // Nothing of it is to come.
+            Step::UpToDate(..) => Some(0),
+            Step::Folder(_) | Step::Link(_) => None,
+        };
+        if let Some(bytes) = bytes {
+            self.tell(TreeEvent::Listed { files: 1, bytes }).await;
         }
         if self.job.options.dry_run {
             self.tell_planned(step, ending).await;
