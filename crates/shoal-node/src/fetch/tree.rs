@@ -210,6 +210,7 @@ impl Fetcher {
 
 impl Tree<'_> {
     async fn try_while_it_helps(&self) -> Result<(), FetchError> {
+        let mut is_redialled = false;
         loop {
             let before = self.over_count();
             let error = match self.try_once().await {
@@ -218,7 +219,11 @@ impl Tree<'_> {
             };
             let provider = &self.job.source.provider;
             tracing::warn!(peer = %provider.name, node = %provider.node, %error, "folder interrupted");
-            if !error.may_pass() || self.over_count() == before {
+            if matches!(error, FetchError::Stalled { .. }) && !is_redialled {
+                // The path may have died without a word: once more over a new link.
+                self.fetcher.links.forget(provider.node);
+                is_redialled = true;
+            } else if !error.may_pass() || self.over_count() == before {
                 return Err(error);
             }
             tokio::select! {

@@ -54,7 +54,7 @@ pub(super) async fn read(
             read = tokio::time::timeout(STALL_DEADLINE, reading) => read,
             () = transfer.cancelled() => return Err(FetchError::Cancelled),
         };
-        let read = read.map_err(|_| FetchError::lost(provider, &"it fell silent"))?;
+        let read = read.map_err(|_| FetchError::stalled(provider))?;
         match read.map_err(|error| FetchError::of_stream(provider, error))? {
             Some(bytes) => {
                 allowed -= bytes.len();
