@@ -20,6 +20,10 @@ use crate::folder::Folder;
 /// Bytes of the names of extended attributes that are read at once: Linux `XATTR_LIST_MAX`.
 const NAMES_MAX_BYTES: usize = 64 * 1024;
 
+/// The attributes that are kept. Others grant capabilities or belong to the system: another
+/// machine has no say in them.
+const USER_NAMESPACE: &[u8] = b"user.";
+
 /// Something that could not be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotKept {
@@ -74,7 +78,7 @@ fn read_xattrs(file: BorrowedFd<'_>, extras: &mut Extras) {
     let mut xattrs = Vec::new();
     let mut value = [0; XATTR_VALUE_MAX_BYTES];
     for name in names[..len_bytes].split(|byte| *byte == 0) {
-        if name.is_empty() {
+        if !name.starts_with(USER_NAMESPACE) {
             continue;
         }
         let fits = name.len() <= XATTR_NAME_MAX_BYTES && xattrs.len() < XATTRS_MAX;
@@ -101,7 +105,9 @@ pub fn apply_extras(file: BorrowedFd<'_>, extras: &Extras) -> Vec<NotKept> {
         }
     }
     let set = |xattr: &Xattr| {
-        rustix::fs::fsetxattr(file, xattr.name(), xattr.value(), XattrFlags::empty()).is_ok()
+        let is_users = xattr.name().starts_with(USER_NAMESPACE);
+        is_users
+            && rustix::fs::fsetxattr(file, xattr.name(), xattr.value(), XattrFlags::empty()).is_ok()
     };
     // Every one is tried, also after one that failed.
     let failed = extras.xattrs.iter().filter(|xattr| !set(xattr)).count();
@@ -186,7 +192,7 @@ mod tests {
         assert_eq!(extras.xattrs.len(), usize::from(has_xattrs));
         assert_eq!(apply_extras(to.as_fd(), &extras), []);
         assert_eq!(read_extras(&to, wanted), extras);
-        let odd = Xattr::new(b"nonsense.namespace", b"x").expect("short");
+        let odd = Xattr::new(b"security.capability", b"x").expect("short");
         extras.xattrs = Bounded::truncated(vec![odd]);
         assert_eq!(apply_extras(to.as_fd(), &extras), [NotKept::Xattr]);
     }

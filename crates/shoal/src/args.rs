@@ -281,7 +281,7 @@ pub(crate) struct GetArguments {
     /// Keeps owner and group by number; only root can.
     #[arg(long)]
     pub(crate) owner: bool,
-    /// Keeps extended attributes.
+    /// Keeps extended attributes of users (user.*).
     #[arg(long)]
     pub(crate) xattrs: bool,
     /// Says what would be fetched, what is there already, what would be lost and how much space it

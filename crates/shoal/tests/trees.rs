@@ -62,16 +62,26 @@ fn folders_empty_ones_and_links_arrive_with_their_times_and_modes() {
 fn owner_and_attributes_are_kept_on_request() {
     let world = World::new();
     let file = world.write("anna", "tree/file", "content");
+    let large = world.write("anna", "tree/large", noise(3 << 20, 5));
     let opened = std::fs::File::open(&file).unwrap();
     let has_xattrs = rustix::fs::fsetxattr(&opened, "user.note", b"kept", XattrFlags::empty());
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         std::os::unix::fs::chown(&file, Some(12_345), Some(54_321)).unwrap();
+        std::os::unix::fs::chown(&large, Some(12_345), Some(54_321)).unwrap();
     }
     let server = world.server();
     let _anna = world.peer("anna", &server);
+    // In the way, to be replaced with all that is kept.
+    std::fs::create_dir_all(world.path("got")).unwrap();
+    std::fs::write(world.path("got/file"), "another").unwrap();
     for (what, folder) in [("anna:tree", "got/tree"), ("anna:tree/file", "got")] {
-        get(&world, &server, &[what, "-o", "got", "--owner", "--xattrs"]).expect(0);
+        get(
+            &world,
+            &server,
+            &[what, "-o", "got", "--owner", "--xattrs", "--overwrite"],
+        )
+        .expect(0);
         let got = std::fs::File::open(world.path(folder).join("file")).unwrap();
         if has_xattrs.is_ok() {
             let mut value = [0; 16];
@@ -81,6 +91,8 @@ fn owner_and_attributes_are_kept_on_request() {
         if is_root {
             let metadata = got.metadata().unwrap();
             assert_eq!((metadata.uid(), metadata.gid()), (12_345, 54_321));
+            let large = std::fs::metadata(world.path("got/tree/large")).unwrap();
+            assert_eq!((large.uid(), large.gid()), (12_345, 54_321));
         }
     }
 }

@@ -14,18 +14,21 @@ mod voice;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_link::Link;
-use shoal_store::attributes::{NotKept, Wanted};
+use shoal_store::attributes::{NotKept, Wanted, apply_extras};
 use shoal_store::folder::Folder;
 use shoal_store::staging::Staging;
+use shoal_wire::SafePath;
+use shoal_wire::manifest::Extras;
 use shoal_wire::message::Provider;
-use shoal_wire::{FileEntry, SafePath};
 use tokio::sync::mpsc;
 
 use self::finishing::Ending;
 use self::landing::Landing;
+use self::listing::Large;
 use self::packs::PackWorker;
 use super::{Durability, FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, ROUND_PAUSE, Source};
 use crate::transfers::{Direction, State, Transfer, Transfers};
@@ -218,7 +221,9 @@ impl Tree<'_> {
                 Err(error) => error,
             };
             let provider = &self.job.source.provider;
-            tracing::warn!(peer = %provider.name, node = %provider.node, %error, "folder interrupted");
+            if !matches!(error, FetchError::Cancelled) {
+                tracing::warn!(peer = %provider.name, node = %provider.node, %error, "folder interrupted");
+            }
             if matches!(error, FetchError::Stalled { .. }) && !is_redialled {
                 // The path may have died without a word: once more over a new link.
                 self.fetcher.links.forget(provider.node);
@@ -311,11 +316,13 @@ impl Tree<'_> {
         Ok((ending, workers))
     }
 
-    async fn fetch_large(
-        &self,
-        mut files: mpsc::Receiver<(FileEntry, SafePath)>,
-    ) -> Result<(), FetchError> {
-        while let Some((entry, target)) = files.recv().await {
+    async fn fetch_large(&self, mut files: mpsc::Receiver<Large>) -> Result<(), FetchError> {
+        while let Some(large) = files.recv().await {
+            let Large {
+                entry,
+                target,
+                extras,
+            } = large;
             let source = &self.job.source;
             let transfer = self.job.transfers.begin(
                 Direction::Receiving,
@@ -348,10 +355,28 @@ impl Tree<'_> {
             };
             match result {
                 Err(error) if error.may_pass() => return Err(error),
-                result => self.over(&path, target, result).await,
+                result => {
+                    if let (Ok(_), Some(extras)) = (&result, extras) {
+                        self.keep_extras(&target, extras).await;
+                    }
+                    self.over(&path, target, result).await;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Sets what is kept besides of a large file that is there; the last sync makes it durable.
+    async fn keep_extras(&self, target: &SafePath, extras: Extras) {
+        let (folder, path) = (self.job.folder.clone(), target.clone());
+        let keep = move || match folder.open_file(&path) {
+            Ok((file, _)) => apply_extras(file.as_fd(), &extras),
+            Err(_) => vec![NotKept::Owner, NotKept::Xattr],
+        };
+        for lost in self.fetcher.tasks.blocking(keep).await {
+            let (target, what) = (target.clone(), Lost::Attribute(lost));
+            self.tell(TreeEvent::NotKept { target, what }).await;
+        }
     }
 
     async fn tell(&self, event: TreeEvent) {

@@ -33,12 +33,23 @@ pub(super) struct Small {
     pub(super) may_be_there: bool,
 }
 
+/// A large file, fetched by itself.
+#[derive(Debug)]
+pub(super) struct Large {
+    /// The file at its provider.
+    pub(super) entry: FileEntry,
+    /// Where it goes.
+    pub(super) target: SafePath,
+    /// What is kept of it besides.
+    pub(super) extras: Option<Extras>,
+}
+
 /// What is to be done with an entry.
 enum Step {
     Pack(Small),
-    Large(FileEntry, SafePath),
+    Large(Large),
     UpToDate(FileEntry, SafePath, Hash),
-    Differs(FileEntry, SafePath),
+    Differs(FileEntry, SafePath, Option<Extras>),
     Folder(EndingFolder),
     Link(EndingLink),
 }
@@ -58,7 +69,7 @@ impl Tree<'_> {
         &self,
         link: &Link,
         packs: Vec<mpsc::Sender<Vec<Small>>>,
-        large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
+        large: Vec<mpsc::Sender<Large>>,
     ) -> Result<Ending, FetchError> {
         let mut hand_out = HandOut::new(packs, large);
         let mut ending = Ending::default();
@@ -178,9 +189,9 @@ impl Tree<'_> {
         ending: &mut Ending,
     ) -> Result<(), FetchError> {
         let bytes = match &step {
-            Step::Pack(Small { entry, .. }) | Step::Large(entry, _) | Step::Differs(entry, _) => {
-                Some(entry.size.bytes())
-            }
+            Step::Pack(Small { entry, .. })
+            | Step::Large(Large { entry, .. })
+            | Step::Differs(entry, ..) => Some(entry.size.bytes()),
             // Nothing of it is to come.
             Step::UpToDate(..) => Some(0),
             Step::Folder(_) | Step::Link(_) => None,
@@ -197,7 +208,7 @@ impl Tree<'_> {
                 self.job.transfer.enlarged(small.entry.size.bytes());
                 hand_out.pack(small).await;
             }
-            Step::Large(entry, target) => hand_out.large(entry, target).await,
+            Step::Large(large) => hand_out.large(large).await,
             Step::UpToDate(entry, target, hash) => {
                 let fetched = Fetched {
                     outcome: Outcome::UpToDate(hash),
@@ -205,21 +216,26 @@ impl Tree<'_> {
                 };
                 self.over(&entry.path, target, Ok(fetched)).await;
             }
-            Step::Differs(entry, target) if self.job.options.overwrite => {
+            Step::Differs(entry, target, extras) if self.job.options.overwrite => {
                 if is_small(entry.size) {
                     self.job.transfer.enlarged(entry.size.bytes());
                     let small = Small {
                         entry,
                         target,
-                        extras: None,
+                        extras,
                         may_be_there: false,
                     };
                     hand_out.pack(small).await;
                 } else {
-                    hand_out.large(entry, target).await;
+                    let large = Large {
+                        entry,
+                        target,
+                        extras,
+                    };
+                    hand_out.large(large).await;
                 }
             }
-            Step::Differs(entry, target) => {
+            Step::Differs(entry, target, _) => {
                 let error = self.target_exists(&target);
                 self.over(&entry.path, target, Err(error)).await;
             }
@@ -245,10 +261,10 @@ impl Tree<'_> {
                 )
             }
             Step::Pack(small) => (small.entry, small.target, Planned::Fetch),
-            Step::Large(entry, target) => (entry, target, Planned::Fetch),
+            Step::Large(large) => (large.entry, large.target, Planned::Fetch),
             Step::UpToDate(entry, target, _) => (entry, target, Planned::UpToDate),
-            Step::Differs(entry, target) if overwrite => (entry, target, Planned::Replace),
-            Step::Differs(entry, target) => (entry, target, Planned::Differs),
+            Step::Differs(entry, target, _) if overwrite => (entry, target, Planned::Replace),
+            Step::Differs(entry, target, _) => (entry, target, Planned::Differs),
             Step::Folder(_) => return,
             Step::Link(link) => {
                 ending.links.push(link);
@@ -304,7 +320,11 @@ fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bo
         hash,
     };
     if !is_small(size) {
-        return Step::Large(entry, target);
+        return Step::Large(Large {
+            entry,
+            target,
+            extras,
+        });
     }
     let there = if is_fresh {
         There::Nothing
@@ -313,7 +333,7 @@ fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bo
     };
     match there {
         There::Same(hash) => Step::UpToDate(entry, target, hash),
-        There::Other => Step::Differs(entry, target),
+        There::Other => Step::Differs(entry, target, extras),
         There::Nothing | There::SameSize => Step::Pack(Small {
             entry,
             target,
@@ -344,7 +364,7 @@ fn look(folder: &Folder, target: &SafePath, size: FileSize, hash: Option<Hash>) 
 /// Hands files to the workers, in turn.
 struct HandOut {
     packs: Vec<mpsc::Sender<Vec<Small>>>,
-    large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
+    large: Vec<mpsc::Sender<Large>>,
     open: Vec<Small>,
     open_bytes: u64,
     open_names_bytes: usize,
@@ -353,10 +373,7 @@ struct HandOut {
 }
 
 impl HandOut {
-    fn new(
-        packs: Vec<mpsc::Sender<Vec<Small>>>,
-        large: Vec<mpsc::Sender<(FileEntry, SafePath)>>,
-    ) -> Self {
+    fn new(packs: Vec<mpsc::Sender<Vec<Small>>>, large: Vec<mpsc::Sender<Large>>) -> Self {
         Self {
             packs,
             large,
@@ -394,10 +411,10 @@ impl HandOut {
         }
     }
 
-    async fn large(&mut self, entry: FileEntry, target: SafePath) {
+    async fn large(&mut self, large: Large) {
         self.large_turn += 1;
         if let Some(worker) = self.large.get(self.large_turn % self.large.len().max(1)) {
-            let _ = worker.send((entry, target)).await;
+            let _ = worker.send(large).await;
         }
     }
 }
