@@ -29,6 +29,6 @@ pub use endpoint::{Endpoint, EndpointConfig};
 pub use identity::{Identity, IdentityError};
 pub use link::{Link, LinkError, LivePath, PathKind};
 pub use socket::BindError;
-pub use stream::{HearError, RecvStream, SayError, SendStream, Stream, StreamError};
+pub use stream::{HearError, RecvStream, SayError, SendStream, Stream, StreamError, StreamName};
 pub use tls::Protocol;
 pub use trust::Trust;

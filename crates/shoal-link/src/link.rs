@@ -17,7 +17,7 @@ use crate::identity::node_id_in;
 use crate::socket::canonical;
 use crate::stream::Stream;
 use crate::tls::Protocol;
-use crate::transport;
+use crate::{congestion, transport};
 
 /// TLS alerts by which the other side turns a certificate down (RFC 8446 section 6).
 const CERTIFICATE_ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 51, 116];
@@ -73,6 +73,8 @@ pub struct LivePath {
     pub remote: SocketAddr,
     /// Smoothed round-trip time.
     pub rtt: Duration,
+    /// The smallest so far: the path's own share, without waiting in queues and for busy machines.
+    pub smallest_rtt: Duration,
     /// Packets declared lost so far, probes for larger datagrams included.
     pub lost_packets: u64,
     /// Largest datagram that the path takes, in bytes.
@@ -176,7 +178,7 @@ impl Link {
     /// When the link is over.
     pub async fn open(&self) -> Result<Stream, LinkError> {
         match self.connection.open_bi().await {
-            Ok((send, recv)) => Ok(Stream::new(send, recv, &self.shared.goodbye)),
+            Ok(halves) => Ok(self.stream(halves)),
             Err(error) => Err(self.shared.goodbye.explain(error)),
         }
     }
@@ -187,9 +189,14 @@ impl Link {
     /// When the link is over.
     pub async fn accept(&self) -> Result<Stream, LinkError> {
         match self.connection.accept_bi().await {
-            Ok((send, recv)) => Ok(Stream::new(send, recv, &self.shared.goodbye)),
+            Ok(halves) => Ok(self.stream(halves)),
             Err(error) => Err(self.shared.goodbye.explain(error)),
         }
+    }
+
+    fn stream(&self, (send, recv): (noq::SendStream, noq::RecvStream)) -> Stream {
+        let link = self.connection.stable_id();
+        Stream::new(link, (send, recv), &self.shared.goodbye)
     }
 
     /// Closes the link at once, with the reason; what is not acknowledged yet is lost.
@@ -222,10 +229,13 @@ impl Link {
             .and_then(|path| path.remote_address().ok())
             .map_or(self.shared.first_remote, canonical);
         let stats = path.map(|path| path.stats()).unwrap_or_default();
+        let controller = self.connection.congestion_state(PathId::ZERO);
+        let smallest_rtt = controller.and_then(congestion::smallest_rtt);
         LivePath {
             kind: PathKind::Direct,
             remote,
             rtt: stats.rtt,
+            smallest_rtt: smallest_rtt.unwrap_or(stats.rtt),
             lost_packets: stats.lost_packets,
             mtu_bytes: stats.current_mtu,
         }

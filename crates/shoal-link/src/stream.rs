@@ -78,9 +78,30 @@ impl HearError {
     }
 }
 
+/// Which stream of which link, among all of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamName {
+    link: usize,
+    id: u64,
+}
+
+impl StreamName {
+    /// Its QUIC stream id, by which the other side knows it too.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The stream with this id on the same link.
+    #[must_use]
+    pub fn sibling(&self, id: u64) -> Self {
+        Self { id, ..*self }
+    }
+}
+
 /// Both directions of a stream.
 #[derive(Debug)]
 pub struct Stream {
+    name: StreamName,
     /// What this side says.
     pub send: SendStream,
     /// What the other side says.
@@ -89,11 +110,13 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(
-        send: noq::SendStream,
-        recv: noq::RecvStream,
+        link: usize,
+        (send, recv): (noq::SendStream, noq::RecvStream),
         goodbye: &Arc<Goodbye>,
     ) -> Self {
+        let id = send.id().into();
         Self {
+            name: StreamName { link, id },
             send: SendStream {
                 inner: send,
                 goodbye: Arc::clone(goodbye),
@@ -104,6 +127,11 @@ impl Stream {
                 partial: Partial::default(),
             },
         }
+    }
+
+    /// Which one it is.
+    pub fn name(&self) -> StreamName {
+        self.name
     }
 }
 

@@ -13,10 +13,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use noq::congestion::CubicConfig;
 use noq::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::congestion::ByRoundTrip;
+use crate::congestion::{ByRoundTrip, SameHost};
 
 /// How often a quiet link says that it lives: three can be lost before the time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
@@ -57,14 +56,13 @@ pub(crate) struct Transports {
 
 impl Transports {
     pub(crate) fn new() -> Self {
-        let mut cubic = CubicConfig::default();
-        cubic.initial_window(SAME_HOST_WINDOW_BYTES);
+        let first_window_bytes = SAME_HOST_WINDOW_BYTES;
         let mut same_host = common();
         same_host
             .initial_mtu(SAME_HOST_MTU_BYTES)
             .mtu_discovery_config(Some(probing_up_to(SAME_HOST_MTU_BYTES)))
             .enable_segmentation_offload(false)
-            .congestion_controller_factory(Arc::new(cubic));
+            .congestion_controller_factory(Arc::new(SameHost { first_window_bytes }));
         let mut elsewhere = common();
         elsewhere
             .initial_mtu(FIRST_MTU_BYTES)

@@ -4,7 +4,8 @@
 //! it, so any number of transfers stays within the budget and each gets its turn. The two
 //! directions have budgets of their own, and nobody waits for room while others wait for what he
 //! holds: a sender reserves in the order in which it sends, and gives a block's room back once the
-//! network has let go of it; a receiver has its room before it asks for the file, and keeps it.
+//! network has let go of it; a receiver has a pool before it asks for the file, which lends it its
+//! buffers.
 //! Blocks of the usual size are used again instead of being asked of the system.
 
 use std::fmt;
@@ -47,6 +48,13 @@ pub(crate) struct Budget {
 #[derive(Debug)]
 pub(crate) struct Room(Option<OwnedSemaphorePermit>);
 
+/// Room that is lent out in buffers, again and again, to those who work on one transfer.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    free: Arc<Semaphore>,
+    room: Arc<Mutex<Vec<OwnedSemaphorePermit>>>,
+}
+
 impl Budget {
     fn of(bytes: usize) -> Self {
         let units = units(bytes);
@@ -62,6 +70,57 @@ impl Budget {
         // The semaphore is never closed; without a permit a buffer would only go uncounted.
         Room(Arc::clone(&self.free).acquire_many_owned(units).await.ok())
     }
+
+    /// Waits as [`Budget::reserve`] does.
+    pub(crate) async fn pool(&self, len_bytes: usize) -> Pool {
+        let pool = Pool {
+            free: Arc::new(Semaphore::new(0)),
+            room: Arc::default(),
+        };
+        pool.add(self.reserve(len_bytes).await.0);
+        pool
+    }
+
+    /// Makes a pool larger, if there is room at once. Tells whether it did.
+    pub(crate) fn enlarge(&self, pool: &Pool, len_bytes: usize) -> bool {
+        let wanted = u32::try_from(units(len_bytes)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.free).try_acquire_many_owned(wanted).ok();
+        let is_enlarged = room.is_some();
+        pool.add(room);
+        is_enlarged
+    }
+}
+
+impl Pool {
+    fn add(&self, room: Option<OwnedSemaphorePermit>) {
+        let Some(room) = room else { return };
+        self.free.add_permits(room.num_permits());
+        self.rooms().push(room);
+    }
+
+    /// Waits for a buffer; one that is longer than the whole pool takes all of it.
+    pub(crate) async fn lend(&self, len_bytes: usize) -> Buffer {
+        let [buffer] = self.lend_all([len_bytes]).await;
+        buffer
+    }
+
+    /// Waits for several buffers at once, so that nobody who has one waits for another.
+    pub(crate) async fn lend_all<const N: usize>(&self, lens_bytes: [usize; N]) -> [Buffer; N] {
+        let all: usize = self.rooms().iter().map(|room| room.num_permits()).sum();
+        let wanted: usize = lens_bytes.iter().map(|len_bytes| units(*len_bytes)).sum();
+        let wanted = u32::try_from(wanted.min(all)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let free = Arc::clone(&self.free).acquire_many_owned(wanted).await.ok();
+        let loan = Arc::new(Loan {
+            _free: free,
+            _pool: self.clone(),
+        });
+        lens_bytes.map(|len_bytes| Buffer::new(len_bytes, Hold::Loan(Arc::clone(&loan))))
+    }
+
+    fn rooms(&self) -> std::sync::MutexGuard<'_, Vec<OwnedSemaphorePermit>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Room {
@@ -71,12 +130,7 @@ impl Room {
             let all = room.num_permits();
             room.split(units(len_bytes).min(all))
         });
-        Buffer::new(len_bytes, room)
-    }
-
-    /// A buffer for whoever keeps the room, and sees to it that no more is lent than fits.
-    pub(crate) fn lend(&self, len_bytes: usize) -> Buffer {
-        Buffer::new(len_bytes, None)
+        Buffer::new(len_bytes, Hold::Room(room))
     }
 }
 
@@ -94,11 +148,24 @@ pub(crate) struct Buffer {
     /// Where in `bytes` it begins.
     start: usize,
     len_bytes: usize,
-    _room: Option<OwnedSemaphorePermit>,
+    _hold: Hold,
+}
+
+/// What is given back when a buffer is dropped.
+#[expect(dead_code, reason = "held for its drop")]
+enum Hold {
+    Room(Option<OwnedSemaphorePermit>),
+    Loan(Arc<Loan>),
+}
+
+/// A part of a pool, which stays reserved while any of it is lent.
+struct Loan {
+    _free: Option<OwnedSemaphorePermit>,
+    _pool: Pool,
 }
 
 impl Buffer {
-    fn new(len_bytes: usize, room: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(len_bytes: usize, hold: Hold) -> Self {
         // Smaller ones come from the allocator without a system call.
         let is_usual = (BLOCK_BYTES / 8..=BLOCK_BYTES).contains(&len_bytes);
         let bytes = if is_usual {
@@ -113,7 +180,7 @@ impl Buffer {
             bytes,
             start,
             len_bytes,
-            _room: room,
+            _hold: hold,
         }
     }
 }
@@ -188,6 +255,28 @@ mod tests {
         );
         drop(small);
         drop((second, blocks, room));
+        assert_eq!(budget.free.available_permits(), budget.units);
+    }
+
+    #[tokio::test]
+    async fn a_pool_lends_no_more_than_it_has_and_keeps_it_while_it_is_lent() {
+        let budget = Budget::of(4 * BLOCK_BYTES);
+        let pool = budget.pool(BLOCK_BYTES).await;
+        assert!(budget.enlarge(&pool, BLOCK_BYTES) && !budget.enlarge(&pool, 3 * BLOCK_BYTES));
+        let [first, second] = pool.lend_all([BLOCK_BYTES, BLOCK_BYTES]).await;
+        let line = pool.clone();
+        let waiting = tokio::spawn(async move { line.lend(9 * BLOCK_BYTES).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop((first, second));
+        let third = waiting.await.unwrap();
+        assert_eq!(third.len(), 9 * BLOCK_BYTES);
+        drop(pool);
+        assert_eq!(
+            budget.free.available_permits(),
+            2 * (BLOCK_BYTES / UNIT_BYTES)
+        );
+        drop(third);
         assert_eq!(budget.free.available_permits(), budget.units);
     }
 }

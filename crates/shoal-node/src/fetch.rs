@@ -8,11 +8,13 @@
 
 mod disk;
 mod error;
+mod lanes;
 mod links;
 mod pieces;
 mod receive;
 mod target;
 mod tree;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;

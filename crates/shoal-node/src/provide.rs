@@ -5,16 +5,17 @@
 //! last one the open file is compared with what was announced; when it changed it is withdrawn
 //! and the stream is reset, so that no receiver takes bytes of two versions for one file.
 //!
-//! A file whose hash is not known is hashed while it is sent.
+//! A file whose hash is not known is hashed while it is sent. Further streams of the same link may
+//! join a request and carry some of its chunks.
 
 mod compress;
 mod pack;
 mod send;
+mod serving;
 mod tree;
 
 use std::fs::File;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_link::{RecvStream, SayError, SendStream, Stream, StreamError};
 use shoal_store::folder::OpenError;
@@ -22,15 +23,14 @@ use shoal_store::hashing::HashList;
 use shoal_wire::grant::{GrantError, GrantParties};
 use shoal_wire::limits::HASH_PAGE_MAX;
 use shoal_wire::message::{Bounded, FileRequest, FileResponse, Outcome};
-use shoal_wire::{
-    ChunkLayout, ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal, Scope, SignedGrant,
-};
+use shoal_wire::{ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal, Scope, SignedGrant};
 use tokio::sync::mpsc;
 
-use self::send::Sent;
+use self::compress::Probe;
+use self::serving::{Requests, Serving};
 use crate::share::{Share, SharedFile};
 use crate::tasks::Tasks;
-use crate::transfers::{Direction, State, Transfer, Transfers};
+use crate::transfers::{Direction, State, Transfers};
 
 /// How long a receiver may be silent. A dead one is noticed by the link long before; this bounds
 /// how long a stream can be held for nothing.
@@ -66,6 +66,7 @@ pub fn is_about_files(request: &Communication) -> bool {
     matches!(
         request,
         Communication::FileRequest(_)
+            | Communication::FileJoin { .. }
             | Communication::ManifestRequest(_)
             | Communication::PackGet(_)
     )
@@ -88,6 +89,7 @@ pub struct Provide {
     transfers: Transfers,
     node: NodeId,
     tasks: Tasks,
+    requests: Requests,
 }
 
 /// Why a request ends early.
@@ -118,16 +120,6 @@ fn refuse(refusal: Refusal, detail: impl ToString) -> Stop {
     Stop::Refuse(refusal, detail.to_string())
 }
 
-/// A file that is being served.
-struct Serving {
-    to: NodeId,
-    shared: SharedFile,
-    file: Arc<File>,
-    layout: ChunkLayout,
-    hashes: Option<HashList>,
-    accepts_zstd: bool,
-}
-
 impl Provide {
     /// Serves `share` as `node`.
     pub fn new(share: Share, transfers: Transfers, node: NodeId, tasks: Tasks) -> Self {
@@ -136,6 +128,7 @@ impl Provide {
             transfers,
             node,
             tasks,
+            requests: Requests::default(),
         }
     }
 
@@ -144,16 +137,12 @@ impl Provide {
     pub async fn answer(&self, first: Communication, asker: Asker, mut stream: Stream) {
         match first {
             Communication::FileRequest(request) => self.serve(request, asker, stream).await,
+            Communication::FileJoin { stream: request } => self.join(request, stream).await,
             Communication::ManifestRequest(request) => {
                 self.serve_manifest(request, asker, stream).await;
             }
             Communication::PackGet(first) => self.serve_packs(first, asker, stream).await,
-            _ => {
-                let report = Communication::refused(Refusal::Unexpected, "not about files");
-                // The asker may be gone.
-                let _gone = stream.send.say(&report).await;
-                stream.send.finish();
-            }
+            _ => refuse_stream(&mut stream, Refusal::Unexpected, "not about files").await,
         }
     }
 
@@ -163,37 +152,42 @@ impl Provide {
             Ok(serving) => serving,
             Err(Stop::Refuse(refusal, detail)) => {
                 tracing::debug!(path = %request.path, peer = %asker.name, %refusal, "refused");
-                let report = Communication::refused(refusal, &detail);
-                let _gone = stream.send.say(&report).await;
-                stream.send.finish();
+                refuse_stream(&mut stream, refusal, &detail).await;
                 return;
             }
             Err(Stop::Gone) => return,
         };
-        let transfer =
-            self.transfers
-                .begin(Direction::Sending, request.path.clone(), asker.name.clone());
-        transfer.sized(serving.layout.size().bytes());
-        let Stream { mut send, mut recv } = stream;
+        let request = self.requests.begin(stream.name(), serving);
+        let (serving, transfer) = (request.serving(), &request.serving().transfer);
+        let Stream { send, recv, .. } = &mut stream;
         let ended = tokio::select! {
-            ended = self.converse(&serving, &transfer, &mut send, &mut recv) => ended,
+            ended = self.describe_and_send(serving, send, recv) => ended,
             () = transfer.cancelled() => Err(refuse(Refusal::Cancelled, "")),
             () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
         };
-        match ended {
-            Ok(Some(root)) => transfer.ended(State::Done(Outcome::Fetched(root))),
-            Ok(None) => {
-                send.finish();
-                transfer.ended(State::Failed(Refusal::Cancelled));
-            }
-            Err(Stop::Refuse(refusal, detail)) => {
-                tracing::info!(path = %request.path, peer = %asker.name, %refusal, %detail, "transfer stopped");
-                send.reset(refusal);
-                recv.stop(refusal);
-                transfer.ended(State::Failed(refusal));
-            }
-            Err(Stop::Gone) => transfer.ended(State::Failed(Refusal::Unreachable)),
-        }
+        let state = match &ended {
+            Ok(Some(root)) => State::Done(Outcome::Fetched(*root)),
+            Ok(None) => State::Failed(Refusal::Cancelled),
+            Err(Stop::Refuse(refusal, _)) => State::Failed(*refusal),
+            Err(Stop::Gone) => State::Failed(Refusal::Unreachable),
+        };
+        end_stream(stream, ended, serving);
+        transfer.ended(state);
+    }
+
+    /// Sends some of the chunks of a request of the same link on a stream of their own.
+    async fn join(&self, request: u64, mut stream: Stream) {
+        let Some(serving) = self.requests.find(stream.name().sibling(request)) else {
+            refuse_stream(&mut stream, Refusal::Unexpected, "no such request").await;
+            return;
+        };
+        let Stream { send, recv, .. } = &mut stream;
+        let ended = tokio::select! {
+            ended = self.send_asked(&serving, send, recv) => ended,
+            () = serving.ended() => Err(refuse(Refusal::Cancelled, "")),
+            () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
+        };
+        end_stream(stream, ended, &serving);
     }
 
     /// Checks permission and file.
@@ -213,15 +207,17 @@ impl Provide {
             Some(_) => self.share.hash_list(&shared.stat).await,
             None => None,
         };
-        let layout = ChunkLayout::of(shared.entry.size);
-        Ok(Serving {
-            to: asker.node,
-            shared,
-            file: Arc::new(file),
-            layout,
-            hashes: hashes.filter(|hashes| hashes.layout() == layout),
-            accepts_zstd: request.accepts_zstd,
-        })
+        let transfer = self
+            .transfers
+            .begin(Direction::Sending, path.clone(), asker.name.clone());
+        transfer.sized(shared.entry.size.bytes());
+        Ok(Serving::new(
+            asker.node,
+            (shared, file),
+            hashes,
+            request.accepts_zstd,
+            transfer,
+        ))
     }
 
     fn entitle(
@@ -274,31 +270,56 @@ impl Provide {
         refuse(Refusal::SourceChanged, &shared.entry.path)
     }
 
-    /// Describes the file, then sends what is asked for while hearing what has arrived. `None`
-    /// when the receiver leaves without saying that it has the whole file.
-    async fn converse(
+    /// Describes the file, then sends what is asked for while hearing what has arrived. The root,
+    /// once the receiver says that it has the whole file.
+    async fn describe_and_send(
         &self,
         serving: &Serving,
-        transfer: &Transfer,
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<Option<Hash>, Stop> {
         describe(serving, send).await?;
+        self.send_asked(serving, send, recv).await
+    }
+
+    /// Sends what is asked for on one stream, until the receiver has the file or leaves.
+    async fn send_asked(
+        &self,
+        serving: &Serving,
+        send: &mut SendStream,
+        recv: &mut RecvStream,
+    ) -> Result<Option<Hash>, Stop> {
         let (asked, mut to_send) = mpsc::channel(WAITING_REQUESTS);
-        let hearing = hear(serving, transfer, recv, asked);
+        let hearing = hear(serving, recv, asked);
         let sending = async {
-            let mut sent = Sent::new(serving);
+            let mut probe = Probe::new(serving.accepts_zstd, Instant::now());
             while let Some(ranges) = to_send.recv().await {
-                self.send_chunks(serving, &ranges, &mut sent, (send, transfer))
-                    .await?;
+                self.send_chunks(serving, &ranges, &mut probe, send).await?;
             }
             Ok(())
         };
         let (root, ()) = tokio::try_join!(hearing, sending)?;
-        if root.is_some() {
-            send.finish();
-        }
         Ok(root)
+    }
+}
+
+async fn refuse_stream(stream: &mut Stream, refusal: Refusal, detail: &str) {
+    let report = Communication::refused(refusal, detail);
+    // The asker may be gone.
+    let _gone = stream.send.say(&report).await;
+    stream.send.finish();
+}
+
+fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, serving: &Serving) {
+    match ended {
+        Ok(_) => stream.send.finish(),
+        Err(Stop::Refuse(refusal, detail)) => {
+            let (path, peer) = (&serving.shared.entry.path, serving.to.short());
+            tracing::info!(%path, %peer, %refusal, %detail, "transfer stopped");
+            stream.send.reset(refusal);
+            stream.recv.stop(refusal);
+        }
+        Err(Stop::Gone) => {}
     }
 }
 
@@ -322,11 +343,9 @@ async fn describe(serving: &Serving, send: &mut SendStream) -> Result<(), Stop> 
 /// Hears what the receiver wants and has, until it has the file or leaves.
 async fn hear(
     serving: &Serving,
-    transfer: &Transfer,
     recv: &mut RecvStream,
     asked: mpsc::Sender<ChunkRanges>,
 ) -> Result<Option<Hash>, Stop> {
-    let mut asked_bytes = 0;
     loop {
         let message = match recv.hear(SILENCE_DEADLINE).await {
             Ok(message) => message,
@@ -335,18 +354,15 @@ async fn hear(
         };
         match message {
             Some(Communication::FileGet(ranges)) => {
-                asked_bytes += ranges
-                    .indexes(&serving.layout)
-                    .ok_or_else(|| refuse(Refusal::Unexpected, "a chunk outside the file"))?
-                    .map(|index| serving.layout.len_bytes(index))
-                    .sum::<u64>();
+                if !serving.asked(&ranges) {
+                    return Err(refuse(Refusal::Unexpected, "a chunk outside the file"));
+                }
                 if asked.send(ranges).await.is_err() {
                     return Err(Stop::Gone);
                 }
             }
             Some(Communication::FileChunkAck { durable_chunks }) => {
-                let acknowledged = u64::from(durable_chunks) * serving.layout.chunk_len_bytes();
-                transfer.durable(acknowledged.min(asked_bytes));
+                serving.acknowledged(durable_chunks);
             }
             Some(Communication::FileTransferComplete { root: Some(root) }) => {
                 return Ok(Some(root));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -87,19 +88,63 @@ impl Tasks {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
+        self.start_blocking(work).await.result().await
+    }
+
+    /// Begins blocking work on the bounded pool, once it has a free thread.
+    pub async fn start_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Running<T> {
         let permit = Arc::clone(&self.blocking).acquire_owned().await;
-        let running = self.tracker.spawn_blocking(move || {
+        let handle = self.tracker.spawn_blocking(move || {
             let _permit = permit;
             work()
         });
-        match running.await {
-            Ok(result) => result,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going away: nobody is left to hear the result.
-                Err(_) => std::future::pending().await,
-            },
+        Running {
+            handle,
+            result: None,
         }
+    }
+}
+
+/// Blocking work that has begun; it goes on to its end even when this is dropped.
+#[derive(Debug)]
+pub struct Running<T> {
+    handle: JoinHandle<T>,
+    result: Option<T>,
+}
+
+impl<T> Running<T> {
+    /// Waits until it has ended. May be dropped and called again.
+    pub async fn ended(&mut self) {
+        if self.result.is_none() {
+            self.result = Some(joined(&mut self.handle).await);
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.result.is_some() || self.handle.is_finished()
+    }
+
+    /// Waits for its result.
+    pub async fn result(mut self) -> T {
+        match self.result.take() {
+            Some(result) => result,
+            None => joined(&mut self.handle).await,
+        }
+    }
+}
+
+async fn joined<T>(handle: &mut JoinHandle<T>) -> T {
+    match handle.await {
+        Ok(result) => result,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going away: nobody is left to hear the result.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

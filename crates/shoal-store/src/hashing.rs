@@ -113,11 +113,52 @@ impl ChunkHasher {
     }
 }
 
+/// Length of a piece, in bytes: what chunks are made of, a subtree of its own. The smallest chunk
+/// is one.
+pub const PIECE_BYTES: u64 = 1 << 20;
+
+/// The hash of the piece that begins at an offset in a chunk, a multiple of [`PIECE_BYTES`]. Where
+/// the chunk is one piece, it is the chunk's hash.
+///
+/// Bytes of another length than the piece's give a hash that no piece has.
+pub fn piece_hash(
+    layout: &ChunkLayout,
+    index: ChunkIndex,
+    offset_in_chunk: u64,
+    bytes: &[u8],
+) -> Hash {
+    let chunk_bytes = layout.len_bytes(index);
+    let rest_bytes = chunk_bytes.saturating_sub(offset_in_chunk);
+    let mut hasher = ChunkHasher::new(layout, index);
+    if offset_in_chunk > 0 {
+        let begin = layout.range(index).start.saturating_add(offset_in_chunk);
+        hasher.hasher.set_input_offset(begin);
+    }
+    hasher.is_whole_file &= chunk_bytes <= PIECE_BYTES;
+    hasher.expected_bytes = rest_bytes.min(PIECE_BYTES);
+    hasher.update(bytes);
+    hasher.finish()
+}
+
+/// Merges the hashes of a chunk's pieces into the chunk's; `None` if their number is not the chunk's.
+pub fn chunk_of_pieces(layout: &ChunkLayout, index: ChunkIndex, pieces: &[Hash]) -> Option<Hash> {
+    let count = layout.len_bytes(index).div_ceil(PIECE_BYTES).max(1);
+    if pieces.len() as u64 != count {
+        return None;
+    }
+    merged(pieces, layout.chunk_count() == 1)
+}
+
 /// Merges the chunk hashes of a file into its root; `None` if their number is not the layout's.
 pub fn root_of(layout: &ChunkLayout, hashes: &[Hash]) -> Option<Hash> {
     if hashes.len() as u64 != u64::from(layout.chunk_count()) {
         return None;
     }
+    merged(hashes, true)
+}
+
+/// The top of the tree over equal subtrees, the last of which may be shorter. One alone is the top.
+fn merged(hashes: &[Hash], is_root: bool) -> Option<Hash> {
     let mut subtrees: Vec<[u8; 32]> = Vec::with_capacity(20);
     for (position, hash) in hashes.iter().enumerate() {
         while subtrees.len() > position.count_ones() as usize {
@@ -129,7 +170,7 @@ pub fn root_of(layout: &ChunkLayout, hashes: &[Hash]) -> Option<Hash> {
     }
     let mut right = subtrees.pop()?;
     while let Some(left) = subtrees.pop() {
-        if subtrees.is_empty() {
+        if subtrees.is_empty() && is_root {
             let root = merge_subtrees_root(&left, &right, Mode::Hash);
             return Some(Hash::new(*root.as_bytes()));
         }

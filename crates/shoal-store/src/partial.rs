@@ -14,6 +14,7 @@ mod opening;
 mod sparse;
 mod state;
 mod syncing;
+mod writing;
 
 use std::fs::File;
 use std::io;
@@ -25,6 +26,7 @@ use shoal_wire::{ChunkIndex, ChunkLayout, Hash, NodeId};
 use self::disk::StateFile;
 use self::name::Names;
 use self::state::Header;
+use self::writing::Direct;
 use crate::folder::Folder;
 use crate::hashing::{self, HashFileError, HashList, READ_BLOCK_BYTES};
 use crate::platform;
@@ -34,6 +36,7 @@ pub use self::finishing::FinishOptions;
 pub(crate) use self::name::TEMPORARY_SUFFIX;
 pub use self::name::is_partial_name;
 pub use self::syncing::{Synced, Syncing};
+pub use self::writing::ChunkWriter;
 
 /// What content is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,14 +77,17 @@ pub struct Partial {
     durable_chunks: u32,
     durable_bytes: u64,
     pending: Vec<(ChunkIndex, Hash)>,
-    /// Up to where in each chunk the part may hold other bytes than zeros.
-    touched_bytes: Vec<u64>,
+    /// Whether each chunk may hold other bytes than zeros.
+    touched: Vec<bool>,
+    /// Past the page cache, where the file is large and the file system lets us.
+    direct: Option<Arc<Direct>>,
     failed: bool,
 }
 
 impl Partial {
     fn new(folder: Folder, names: Names, part: File, header: Header) -> Self {
         let count = header.layout.chunk_count() as usize;
+        let direct = Direct::open(&folder, &names, &part, header.layout.size());
         Self {
             folder,
             names,
@@ -94,7 +100,8 @@ impl Partial {
             durable_chunks: 0,
             durable_bytes: 0,
             pending: Vec::new(),
-            touched_bytes: vec![0; count],
+            touched: vec![false; count],
+            direct: direct.map(Arc::new),
             failed: false,
         }
     }
@@ -125,34 +132,30 @@ impl Partial {
         hash.filter(|_| self.is_durable(index))
     }
 
-    /// Writes bytes of a chunk that is verified, or about to be.
+    /// Begins to write a chunk: what it returns takes the chunk's bytes, from any thread.
     ///
-    /// Bytes for a chunk that already counts as verified are ignored. Runs of zeros take no space
-    /// where the chunk is written in order.
+    /// A chunk that is written once more is written in full; the first time, runs of zeros take no
+    /// space. `None` for a chunk that counts as verified already.
     ///
     /// # Errors
-    /// When the bytes do not lie inside the chunk, or the disk refuses.
-    pub fn write_at(
-        &mut self,
-        index: ChunkIndex,
-        offset_in_chunk: u64,
-        bytes: &[u8],
-    ) -> Result<(), PartialError> {
+    /// When the index is of another file's layout, or an earlier sync failed.
+    pub fn begin_chunk(&mut self, index: ChunkIndex) -> Result<Option<ChunkWriter>, PartialError> {
         self.check_usable()?;
-        let at = self.place(index, offset_in_chunk, bytes.len())?;
-        if self.hashes[position(index)].is_some() {
-            return Ok(());
+        let at = position(index);
+        match self.hashes.get(at) {
+            None => return Err(PartialError::OutOfChunk),
+            Some(Some(_)) => return Ok(None),
+            Some(None) => {}
         }
-        let touched = &mut self.touched_bytes[position(index)];
-        let is_untouched = *touched <= offset_in_chunk;
-        // Set first: a write that fails may still have left some of its bytes.
-        *touched = (*touched).max(offset_in_chunk + bytes.len() as u64);
-        let written = if is_untouched {
-            sparse::write(&self.part, at, bytes)
-        } else {
-            self.part.write_all_at(bytes, at)
-        };
-        written.map_err(|error| self.error_of(error))
+        let is_touched = std::mem::replace(&mut self.touched[at], true);
+        Ok(Some(ChunkWriter {
+            folder: self.folder.clone(),
+            part: Arc::clone(&self.part),
+            direct: self.direct.clone(),
+            range: self.header.layout.range(index),
+            is_fresh: !is_touched,
+            needed_bytes: self.missing_bytes(),
+        }))
     }
 
     /// Reads bytes of a chunk that is verified, to serve them on.
@@ -337,8 +340,7 @@ impl Partial {
         let start = u64::from(chunks.start) * chunk_len;
         let end = (u64::from(chunks.end) * chunk_len).min(size);
         let is_clear = start == end || platform::punch_hole(&self.part, start, end - start)?;
-        let touched = if is_clear { 0 } else { u64::MAX };
-        self.touched_bytes[chunks.start as usize..chunks.end as usize].fill(touched);
+        self.touched[chunks.start as usize..chunks.end as usize].fill(!is_clear);
         Ok(())
     }
 

@@ -17,7 +17,9 @@ mod system;
 #[path = "platform/portable.rs"]
 mod system;
 
-pub(crate) use system::{PROBE_FLAGS, open_beneath, punch_hole, rename_new, sync_file_system};
+pub(crate) use system::{
+    PROBE_FLAGS, open_beneath, open_direct, punch_hole, rename_new, sync_file_system,
+};
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: BorrowedFd<'_>) -> io::Result<()> {
@@ -38,6 +40,13 @@ pub(crate) fn open_name(
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let opened = rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(mode as _))?;
     Ok(File::from(opened))
+}
+
+/// Whether two open files are one.
+pub(crate) fn is_same_file(one: &File, other: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok(one.dev() == other.dev() && one.ino() == other.ino())
 }
 
 /// Opens a relative path one name at a time, so that no link on the way is followed.

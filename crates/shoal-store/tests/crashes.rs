@@ -9,8 +9,8 @@ use std::path::Path;
 
 use shoal_store::folder::Folder;
 use shoal_store::hashing::{HashList, chunk_hash};
-use shoal_store::partial::{Content, FinishOptions, Partial, Source};
-use shoal_wire::{ChunkLayout, FileSize, SafePath};
+use shoal_store::partial::{ChunkWriter, Content, FinishOptions, Partial, Source};
+use shoal_wire::{ChunkIndex, ChunkLayout, FileSize, SafePath};
 use tempfile::TempDir;
 
 const CHUNK_LOG2: u8 = 12;
@@ -114,8 +114,8 @@ fn a_sync_beside_writing_claims_only_what_was_written_when_it_began() {
         step(Kind::Written);
         script.write(&mut partial, later, &mut step);
         let unfinished = script.layout.index(torn).expect("inside");
-        partial
-            .write_at(unfinished, 0, &[0xbb; 100])
+        begin(&mut partial, unfinished)
+            .write_at(0, &[0xbb; 100])
             .expect("written");
         assert!(partial.begin_sync().is_err() && partial.forget(&[unfinished]).is_err());
         let synced = syncing.run();
@@ -256,7 +256,9 @@ impl Script {
         partial.sync().expect("synced");
         step(Kind::Synced);
         self.write(&mut partial, 1, &mut step);
-        partial.write_at(wrong, 0, &[0xbb; 100]).expect("written");
+        let writer = begin(&mut partial, wrong);
+        writer.write_at(0, &[0xbb; 100]).expect("written");
+        drop(writer);
         step(Kind::Written);
         drop(partial);
         let mut partial = self.open(folder);
@@ -283,10 +285,11 @@ impl Script {
         let range = self.layout.range(index);
         let chunk = &self.bytes[range.start as usize..range.end as usize];
         let (first, second) = chunk.split_at(chunk.len() / 2);
-        partial.write_at(index, 0, first).expect("written");
+        let writer = begin(partial, index);
+        writer.write_at(0, first).expect("written");
         step(Kind::Written);
         let offset = first.len() as u64;
-        partial.write_at(index, offset, second).expect("written");
+        writer.write_at(offset, second).expect("written");
         step(Kind::Written);
         partial.verified(index, self.list.chunk(index));
         step(Kind::Written);
@@ -368,4 +371,9 @@ fn copy_of(folder: &Path) -> TempDir {
         fs::copy(entry.path(), to).expect("copied");
     }
     copy
+}
+
+fn begin(partial: &mut Partial, index: ChunkIndex) -> ChunkWriter {
+    let writer = partial.begin_chunk(index).expect("usable");
+    writer.expect("not verified yet")
 }

@@ -86,14 +86,10 @@ fn zeros_over_stale_bytes_are_written_and_elsewhere_take_no_room() {
     sample.layout = layout(8 << 20, 20);
     let mut partial = sample.open(&folder, "file").expect("opened");
     let noise = vec![0xff; 1 << 20];
-    partial
-        .write_at(sample.index(0), 0, &noise)
-        .expect("written");
+    write(&mut partial, sample.index(0), 0, &noise).expect("written");
     drop(partial);
     let mut partial = sample.open(&folder, "file").expect("opened again");
-    partial
-        .write_at(sample.index(1), 0, &noise)
-        .expect("written");
+    write(&mut partial, sample.index(1), 0, &noise).expect("written");
     sample.put_all(&mut partial);
     partial.sync().expect("synced");
     partial.finish(&sample.options()).expect("finished");
@@ -111,18 +107,14 @@ fn zeros_replace_bytes_that_an_interrupted_run_left_in_a_missing_chunk() {
     let mut partial = sample.open(&folder, "file").expect("opened");
     sample.put(&mut partial, 0);
     for at in 1..5 {
-        partial
-            .write_at(sample.index(at), 0, &[0xff; 4096])
-            .expect("written");
+        write(&mut partial, sample.index(at), 0, &[0xff; 4096]).expect("written");
     }
     partial.sync().expect("synced");
     drop(partial);
     let mut partial = sample.open(&folder, "file").expect("opened again");
     assert_eq!(partial.durable_bytes(), 4096);
     for at in 1..13 {
-        partial
-            .write_at(sample.index(at), 0, sample.chunk(at))
-            .expect("written");
+        write(&mut partial, sample.index(at), 0, sample.chunk(at)).expect("written");
         partial.verified(sample.index(at), sample.hash(at));
     }
     partial.sync().expect("synced");
@@ -220,9 +212,7 @@ fn a_known_list_keeps_equal_chunks_and_names_the_content_from_then_on() {
     let mut partial = sample.open_by_origin(&folder, "file").expect("opened");
     sample.put(&mut partial, 1);
     sample.put(&mut partial, 3);
-    partial
-        .write_at(sample.index(4), 0, &[9; 4096])
-        .expect("written");
+    write(&mut partial, sample.index(4), 0, &[9; 4096]).expect("written");
     partial.verified(sample.index(4), Hash::new([4; 32]));
     partial.sync().expect("synced");
     partial.verified(sample.index(6), Hash::new([6; 32]));
@@ -389,6 +379,37 @@ fn no_download_may_have_a_name_of_an_unfinished_file() {
 }
 
 #[test]
+fn a_large_file_written_past_the_cache_is_what_was_written_down_to_its_odd_end() {
+    let (root, folder) = fresh();
+    let mut sample = Sample::of(0);
+    let size = (64 << 20) + 4096 + 77;
+    sample.bytes = (0..size).map(|at| (at * 31 + at / 4096) as u8).collect();
+    sample.bytes[3 << 20..4 << 20].fill(0);
+    sample.layout = layout(size as u64, 20);
+    let mut partial = sample.open(&folder, "file").expect("opened");
+    // Once from a page's beginning, as direct writes want it, once from elsewhere.
+    let mut buffer = vec![0; (1 << 20) + 2 * 4096];
+    let page = buffer.as_ptr().align_offset(4096);
+    for at in (0..sample.layout.chunk_count()).rev() {
+        let (index, chunk) = (sample.index(at), sample.chunk(at));
+        let start = page + usize::from(at % 8 == 7) * 100;
+        buffer[start..start + chunk.len()].copy_from_slice(chunk);
+        write(&mut partial, index, 0, &buffer[start..start + chunk.len()]).expect("written");
+        partial.verified(index, sample.hash(at));
+    }
+    partial.sync().expect("synced");
+    assert_eq!(partial.reverify().expect("read"), 0);
+    partial.finish(&sample.options()).expect("finished");
+    let path = root.path().join("file");
+    assert!(fs::read(&path).expect("read") == sample.bytes);
+    let taken = fs::metadata(&path).expect("there").blocks() * 512;
+    assert!(
+        taken < size as u64,
+        "{taken} bytes are taken: zeros were written"
+    );
+}
+
+#[test]
 fn bytes_outside_a_chunk_are_refused() {
     let (_root, folder) = fresh();
     let sample = Sample::of(9_000);
@@ -402,7 +423,7 @@ fn bytes_outside_a_chunk_are_refused() {
         (sample.index(0), 1, 4096),
         (foreign, 0, 1),
     ] {
-        let refused = partial.write_at(index, offset, &vec![1; len]);
+        let refused = write(&mut partial, index, offset, &vec![1; len]);
         assert!(matches!(refused, Err(PartialError::OutOfChunk)));
     }
     partial.verified(foreign, Hash::new([0; 32]));
@@ -417,9 +438,8 @@ fn late_bytes_for_a_verified_chunk_do_not_harm_it() {
     let mut partial = sample.open(&folder, "file").expect("opened");
     sample.put_all(&mut partial);
     for _ in 0..2 {
-        partial
-            .write_at(sample.index(0), 0, &[0xee; 4096])
-            .expect("ignored");
+        let writer = partial.begin_chunk(sample.index(0)).expect("usable");
+        assert!(writer.is_none());
         partial.sync().expect("synced");
     }
     partial.finish(&sample.options()).expect("finished");
@@ -510,10 +530,12 @@ impl Sample {
         let bytes = self.chunk(at);
         let index = self.index(at);
         let half = bytes.len() / 2;
-        partial.write_at(index, 0, &bytes[..half]).expect("written");
-        partial
-            .write_at(index, half as u64, &bytes[half..])
-            .expect("written");
+        let writer = partial.begin_chunk(index).expect("usable");
+        if let Some(writer) = writer {
+            writer.write_at(0, &bytes[..half]).expect("written");
+            let rest = writer.write_at(half as u64, &bytes[half..]);
+            rest.expect("written");
+        }
         partial.verified(index, self.hash(at));
     }
 
@@ -559,4 +581,14 @@ fn names_in(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+fn write(
+    partial: &mut Partial,
+    index: ChunkIndex,
+    offset_in_chunk: u64,
+    bytes: &[u8],
+) -> Result<(), PartialError> {
+    let writer = partial.begin_chunk(index)?.expect("not verified yet");
+    writer.write_at(offset_in_chunk, bytes)
 }

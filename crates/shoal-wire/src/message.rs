@@ -551,6 +551,12 @@ pub enum Communication {
     LimitRequest(LimitRequest),
     /// 32: Answer to `LimitRequest`, once the limits are in force.
     LimitsInForce(LimitsInForce),
+    /// 33: Receiver to provider, the first words of a stream: more chunks of the file that was
+    /// requested on another stream of the same connection. A `FileGet` follows.
+    FileJoin {
+        /// The QUIC stream id of the request.
+        stream: u64,
+    },
 }
 
 impl Communication {

@@ -1,23 +1,27 @@
 //! The receiver's partial, worked on from async code: verifies, writes, syncs, completes.
 //!
-//! A chunk of one piece is verified before any byte of it is written; a larger one counts only
-//! once its last piece has verified it. What is verified is synced in stretches, one at a time,
-//! while the next is received and written.
+//! Pieces are hashed and written on the blocking pool, several at a time and in any order: each is
+//! a subtree of its chunk's hash. A chunk of one piece is verified before any byte of it is
+//! written; a larger one counts only once its last piece has verified it. What is verified is
+//! synced in stretches, one at a time, while more is received and written.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use shoal_store::folder::Folder;
-use shoal_store::hashing::{ChunkHasher, HashList};
+use shoal_store::hashing::{HashList, PIECE_BYTES, chunk_of_pieces, piece_hash};
 use shoal_store::partial::{
-    Content, FinishError, FinishOptions, Partial, PartialError, Source, Synced,
+    ChunkWriter, Content, FinishError, FinishOptions, Partial, PartialError, Source, Synced,
 };
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash, SafePath};
-use tokio::sync::oneshot;
 
 use super::Durability;
-use crate::budget::Buffer;
-use crate::tasks::Tasks;
+use crate::tasks::{Running, Tasks};
 
+/// Pieces that are hashed and written at once: while one waits for the disk, another is hashed.
+pub(super) const WRITES_AT_ONCE: usize = 3;
 /// Verified bytes that wait before they are worth a sync of their own.
 const SYNC_BYTES: u64 = 8 << 20;
 /// Received bytes that are not durable, the stretch that is being synced included, before the
@@ -33,10 +37,10 @@ const RELAXED_SYNC_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) index: ChunkIndex,
+    /// The chunk's hash.
+    pub(super) expected: Hash,
     pub(super) offset_in_chunk: u64,
-    pub(super) bytes: Buffer,
-    /// The chunk's hash, in its last piece.
-    pub(super) expected: Option<Hash>,
+    pub(super) bytes: Bytes,
 }
 
 /// Why a piece was not taken.
@@ -56,28 +60,39 @@ impl From<PartialError> for StoreError {
 
 /// A partial and what is under way in it.
 pub(super) struct Disk {
-    // Away only while a blocking call works on it, which gives it back.
-    work: Option<Work>,
+    partial: Partial,
+    /// Oldest first.
+    writes: VecDeque<Write>,
+    begun: BTreeMap<ChunkIndex, Begun>,
     syncing: Option<Stretch>,
     layout: ChunkLayout,
     tasks: Tasks,
     durability: Durability,
+    stored_bytes: u64,
     unsynced_bytes: u64,
     stored_chunks: u32,
     durable_chunks: u32,
     last_sync: Instant,
 }
 
-struct Work {
-    partial: Partial,
-    hasher: Option<ChunkHasher>,
+/// A piece that is being hashed and written.
+struct Write {
+    index: ChunkIndex,
+    offset_in_chunk: u64,
+    len_bytes: u64,
+    running: Running<Result<Hash, PartialError>>,
+}
+
+/// A chunk of which some pieces have come.
+struct Begun {
+    writer: Arc<ChunkWriter>,
+    expected: Hash,
+    pieces: Vec<Option<Hash>>,
 }
 
 /// A stretch that is being synced.
 struct Stretch {
-    ended: oneshot::Receiver<Synced>,
-    /// The outcome, once it has been waited for.
-    outcome: Option<Result<Synced, PartialError>>,
+    running: Running<Synced>,
     bytes: u64,
     /// The chunks stored when it began.
     stored_chunks: u32,
@@ -108,13 +123,13 @@ impl Disk {
         let partial = tasks.blocking(open).await?;
         Ok(Self {
             layout: partial.layout(),
-            work: Some(Work {
-                partial,
-                hasher: None,
-            }),
+            partial,
+            writes: VecDeque::new(),
+            begun: BTreeMap::new(),
             syncing: None,
             tasks: tasks.clone(),
             durability,
+            stored_bytes: 0,
             unsynced_bytes: 0,
             stored_chunks: 0,
             durable_chunks: 0,
@@ -127,22 +142,17 @@ impl Disk {
     }
 
     pub(super) fn durable_bytes(&self) -> u64 {
-        self.work
-            .as_ref()
-            .map_or(0, |work| work.partial.durable_bytes())
+        self.partial.durable_bytes()
     }
 
     /// Whether a chunk is there, verified, durable or not.
     pub(super) fn has(&self, index: ChunkIndex) -> bool {
-        self.work
-            .as_ref()
-            .is_some_and(|work| work.partial.is_verified(index))
+        self.partial.is_verified(index)
     }
 
     /// The hashes of all chunks, once all are there.
     pub(super) fn hashes(&self) -> Option<HashList> {
-        let partial = &self.work.as_ref()?.partial;
-        HashList::of_hashes(self.layout, partial.verified_hashes()?)
+        HashList::of_hashes(self.layout, self.partial.verified_hashes()?)
     }
 
     /// Chunks stored since it was opened.
@@ -150,82 +160,179 @@ impl Disk {
         self.stored_chunks
     }
 
-    /// Of the chunks stored since it was opened, in their order, how many are durable.
+    /// Of the chunks stored since it was opened, how many are durable.
     pub(super) fn durable_chunks(&self) -> u32 {
         self.durable_chunks
     }
 
-    /// Verifies and writes a piece.
-    pub(super) async fn store(&mut self, piece: Piece) -> Result<(), StoreError> {
-        let (layout, bytes) = (self.layout, piece.bytes.len() as u64);
-        let is_last = piece.expected.is_some();
-        let stored = self
-            .on_thread(move |work| work.store(&layout, &piece))
-            .await;
-        stored.unwrap_or(Err(StoreError::Partial(PartialError::Failed)))?;
-        self.unsynced_bytes += bytes;
-        self.stored_chunks += u32::from(is_last);
+    /// Bytes stored since this was last asked.
+    pub(super) fn take_stored_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.stored_bytes)
+    }
+
+    /// Whether another piece may begin.
+    pub(super) fn has_place(&self) -> bool {
+        self.writes.len() < WRITES_AT_ONCE
+    }
+
+    /// Whether every piece that began is stored.
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Begins to verify and write a piece. Bytes of a chunk that is there already are dropped.
+    pub(super) async fn begin(&mut self, piece: Piece) -> Result<(), PartialError> {
+        let Piece {
+            index,
+            expected,
+            offset_in_chunk,
+            bytes,
+        } = piece;
+        let (layout, len_bytes) = (self.layout, bytes.len() as u64);
+        let pieces = layout.len_bytes(index).div_ceil(PIECE_BYTES).max(1);
+        if !self.begun.contains_key(&index) {
+            let Some(writer) = self.partial.begin_chunk(index)? else {
+                return Ok(());
+            };
+            let begun = Begun {
+                writer: Arc::new(writer),
+                expected,
+                pieces: vec![None; usize::try_from(pieces).unwrap_or(0)],
+            };
+            self.begun.insert(index, begun);
+        }
+        let Some(begun) = self.begun.get(&index) else {
+            return Ok(());
+        };
+        let writer = Arc::clone(&begun.writer);
+        let store = move || {
+            let hash = piece_hash(&layout, index, offset_in_chunk, &bytes);
+            if pieces > 1 || hash == expected {
+                writer.write_at(offset_in_chunk, &bytes)?;
+            }
+            Ok(hash)
+        };
+        let running = self.tasks.start_blocking(store).await;
+        self.writes.push_back(Write {
+            index,
+            offset_in_chunk,
+            len_bytes,
+            running,
+        });
         Ok(())
     }
 
-    /// Takes a sync back that has ended and begins the next where enough has gathered; waits only
+    /// Takes back what has ended, and begins the next sync where enough has gathered; waits only
     /// when the disk is too far behind.
-    pub(super) async fn keep_syncing(&mut self) -> Result<(), PartialError> {
-        if let Some(stretch) = &mut self.syncing {
+    pub(super) async fn tend(&mut self) -> Result<(), StoreError> {
+        while self
+            .writes
+            .front()
+            .is_some_and(|write| write.running.has_ended())
+        {
+            self.settle_write().await?;
+        }
+        if let Some(stretch) = &self.syncing {
             let is_behind = stretch.bytes + self.unsynced_bytes >= UNSYNCED_MAX_BYTES;
-            if !is_behind && !stretch.has_ended() {
+            if !is_behind && !stretch.running.has_ended() {
                 return Ok(());
             }
-            self.settle().await?;
+            self.settle_sync().await?;
         }
         if self.is_sync_due() {
-            self.begin_sync()?;
+            self.begin_sync().await?;
         }
         Ok(())
     }
 
-    /// Waits until [`Disk::keep_syncing`] has something to do. May be dropped and called again.
+    /// Waits until [`Disk::tend`] has something to do. May be dropped and called again.
     pub(super) async fn news(&mut self) {
-        if let Some(stretch) = &mut self.syncing {
-            stretch.wait().await;
-        } else if self.unsynced_bytes > 0 {
-            let due = self.last_sync + self.sync_interval();
-            tokio::time::sleep_until(due.into()).await;
-        } else {
-            std::future::pending().await
+        let due = self.last_sync + self.sync_interval();
+        let (writes, syncing) = (&mut self.writes, &mut self.syncing);
+        let has_unsynced = self.unsynced_bytes > 0;
+        let stored = async {
+            match writes.front_mut() {
+                Some(write) => write.running.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let synced = async {
+            match syncing {
+                Some(stretch) => stretch.running.ended().await,
+                None if has_unsynced => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stored => {}
+            () = synced => {}
         }
     }
 
-    /// Makes every verified chunk durable.
+    /// Makes every chunk durable that is verified by now, whatever became of others.
     pub(super) async fn sync(&mut self) -> Result<(), PartialError> {
-        self.settle().await?;
-        self.begin_sync()?;
-        self.settle().await
+        while !self.is_idle() {
+            // The first failure has been told.
+            let _ = self.settle_write().await;
+        }
+        self.settle_sync().await?;
+        self.begin_sync().await?;
+        self.settle_sync().await
     }
 
     /// Takes every chunk as missing again: they do not belong together.
-    pub(super) async fn forget_all(&mut self) -> Result<(), PartialError> {
-        self.settle().await?;
+    pub(super) async fn forget_all(mut self) -> Result<(), PartialError> {
+        self.settle_sync().await?;
         let all: Vec<ChunkIndex> = self.layout.indexes().collect();
-        let forgotten = self.on_thread(move |work| work.partial.forget(&all)).await;
-        forgotten.unwrap_or(Err(PartialError::Failed))
+        let mut partial = self.partial;
+        self.tasks.blocking(move || partial.forget(&all)).await
     }
 
     /// Gives the complete file its final name; unless durability was waived, it is durable then.
     pub(super) async fn finish(mut self, options: FinishOptions) -> Result<Hash, FinishError> {
-        if self.settle().await.is_err() {
+        if self.settle_sync().await.is_err() {
             return Err(FinishError::Failed);
         }
-        let Some(work) = self.work.take() else {
-            return Err(FinishError::Failed);
-        };
-        let durability = self.durability;
+        let (partial, durability) = (self.partial, self.durability);
         self.tasks
             .blocking(move || match durability {
-                Durability::Synced => work.partial.finish(&options),
-                Durability::Unsynced => work.partial.finish_unsynced(&options),
+                Durability::Synced => partial.finish(&options),
+                Durability::Unsynced => partial.finish_unsynced(&options),
             })
             .await
+    }
+
+    /// Waits for the oldest write, if there is one.
+    async fn settle_write(&mut self) -> Result<(), StoreError> {
+        let Some(write) = self.writes.front_mut() else {
+            return Ok(());
+        };
+        write.running.ended().await;
+        let Some(write) = self.writes.pop_front() else {
+            return Ok(());
+        };
+        let hash = write.running.result().await?;
+        self.stored_bytes += write.len_bytes;
+        self.unsynced_bytes += write.len_bytes;
+        let Some(begun) = self.begun.get_mut(&write.index) else {
+            return Ok(());
+        };
+        let place = usize::try_from(write.offset_in_chunk / PIECE_BYTES).unwrap_or(usize::MAX);
+        if let Some(piece) = begun.pieces.get_mut(place) {
+            *piece = Some(hash);
+        }
+        let pieces: Option<Vec<Hash>> = begun.pieces.iter().copied().collect();
+        let Some(pieces) = pieces else {
+            return Ok(());
+        };
+        let expected = begun.expected;
+        self.begun.remove(&write.index);
+        if chunk_of_pieces(&self.layout, write.index, &pieces) != Some(expected) {
+            return Err(StoreError::BadChunk(write.index));
+        }
+        self.partial.verified(write.index, expected);
+        self.stored_chunks += 1;
+        Ok(())
     }
 
     fn is_sync_due(&self) -> bool {
@@ -240,22 +347,14 @@ impl Disk {
         }
     }
 
-    fn begin_sync(&mut self) -> Result<(), PartialError> {
-        let work = self.work.as_mut().ok_or(PartialError::Failed)?;
+    async fn begin_sync(&mut self) -> Result<(), PartialError> {
         self.last_sync = Instant::now();
-        let Some(syncing) = work.partial.begin_sync()? else {
+        let Some(syncing) = self.partial.begin_sync()? else {
             return Ok(());
         };
-        let (end, ended) = oneshot::channel();
-        let tasks = self.tasks.clone();
-        self.tasks.spawn(async move {
-            let synced = tasks.blocking(move || syncing.run()).await;
-            // Without a receiver the transfer is over and its partial closed.
-            let _ = end.send(synced);
-        });
+        let running = self.tasks.start_blocking(move || syncing.run()).await;
         self.syncing = Some(Stretch {
-            ended,
-            outcome: None,
+            running,
             bytes: std::mem::take(&mut self.unsynced_bytes),
             stored_chunks: self.stored_chunks,
         });
@@ -263,79 +362,16 @@ impl Disk {
     }
 
     /// Waits for the sync that is under way, if there is one.
-    async fn settle(&mut self) -> Result<(), PartialError> {
+    async fn settle_sync(&mut self) -> Result<(), PartialError> {
         let Some(stretch) = &mut self.syncing else {
             return Ok(());
         };
-        stretch.wait().await;
-        let (outcome, stored_chunks) = (stretch.outcome.take(), stretch.stored_chunks);
-        self.syncing = None;
-        let work = self.work.as_mut().ok_or(PartialError::Failed)?;
-        work.partial
-            .end_sync(outcome.unwrap_or(Err(PartialError::Failed))?)?;
-        self.durable_chunks = stored_chunks;
-        Ok(())
-    }
-
-    /// `None` when an earlier call was dropped before it gave the partial back.
-    async fn on_thread<T: Send + 'static>(
-        &mut self,
-        call: impl FnOnce(&mut Work) -> T + Send + 'static,
-    ) -> Option<T> {
-        let mut work = self.work.take()?;
-        let (work, outcome) = self
-            .tasks
-            .blocking(move || {
-                let outcome = call(&mut work);
-                (work, outcome)
-            })
-            .await;
-        self.work = Some(work);
-        Some(outcome)
-    }
-}
-
-impl Stretch {
-    fn has_ended(&mut self) -> bool {
-        if self.outcome.is_none() {
-            self.outcome = match self.ended.try_recv() {
-                Ok(synced) => Some(Ok(synced)),
-                Err(oneshot::error::TryRecvError::Empty) => None,
-                Err(oneshot::error::TryRecvError::Closed) => Some(Err(PartialError::Failed)),
-            };
-        }
-        self.outcome.is_some()
-    }
-
-    /// Waits for the outcome. May be dropped and called again.
-    async fn wait(&mut self) {
-        if self.outcome.is_none() {
-            let ended = (&mut self.ended).await;
-            self.outcome = Some(ended.map_err(|_| PartialError::Failed));
-        }
-    }
-}
-
-impl Work {
-    fn store(&mut self, layout: &ChunkLayout, piece: &Piece) -> Result<(), StoreError> {
-        let mut hasher = match self.hasher.take() {
-            Some(hasher) if piece.offset_in_chunk > 0 => hasher,
-            _ => ChunkHasher::new(layout, piece.index),
+        stretch.running.ended().await;
+        let Some(stretch) = self.syncing.take() else {
+            return Ok(());
         };
-        hasher.update(&piece.bytes);
-        let verified = match piece.expected {
-            None => {
-                self.hasher = Some(hasher);
-                None
-            }
-            Some(expected) if hasher.finish() == expected => Some(expected),
-            Some(_) => return Err(StoreError::BadChunk(piece.index)),
-        };
-        self.partial
-            .write_at(piece.index, piece.offset_in_chunk, &piece.bytes)?;
-        if let Some(hash) = verified {
-            self.partial.verified(piece.index, hash);
-        }
+        self.partial.end_sync(stretch.running.result().await)?;
+        self.durable_chunks = stretch.stored_chunks;
         Ok(())
     }
 }

@@ -1,19 +1,20 @@
 //! From the stream to pieces of chunks: heads are checked against what was asked for, bytes read
 //! into buffers of the process's budget.
+//!
+//! A chunk is held in memory a piece at a time. Chunks of files up to 16 GiB are one piece, and so
+//! are verified before they are written.
 
+use bytes::Bytes;
 use shoal_link::RecvStream;
-use shoal_store::hashing::HashList;
+use shoal_store::hashing::{HashList, PIECE_BYTES};
 use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, Communication, Hash};
 
 use super::disk::Piece;
 use super::error::FetchError;
 use super::receive::{Attempt, STALL_DEADLINE};
-use crate::budget::{BLOCK_BYTES, Buffer, Room};
+use crate::budget::{Buffer, Pool};
 
-/// Longest stretch of a chunk that is held in memory, in bytes. Chunks of files up to 16 GiB are
-/// no longer, and so are verified before they are written.
-const PIECE_MAX_BYTES: u64 = BLOCK_BYTES as u64;
 /// Longest chunk that may come compressed, in bytes: it is held whole, beside its frame and the
 /// chunk before it. Chunks of files up to 64 GiB are no longer.
 const COMPRESSED_MAX_BYTES: u64 = 4 << 20;
@@ -26,37 +27,46 @@ impl Attempt<'_> {
         chunks: &mut Chunks<'_>,
         list: Option<&HashList>,
     ) -> Result<Option<Piece>, FetchError> {
-        if chunks.current.is_none() {
-            let Some(index) = chunks.rest.next() else {
-                return Ok(None);
-            };
-            let head = self.hear_head(recv, (index, chunks.layout), list).await?;
-            chunks.current = Some(Current {
-                index,
-                hash: head.hash,
-                at: 0,
-            });
-            if let Encoding::Zstd { len_bytes } = head.encoding {
-                return self
-                    .read_compressed(recv, chunks, len_bytes)
-                    .await
-                    .map(Some);
+        let mut current = match chunks.current.take() {
+            Some(current) => current,
+            None => {
+                let Some(index) = chunks.rest.next() else {
+                    return Ok(None);
+                };
+                let head = self.hear_head(recv, (index, chunks.layout), list).await?;
+                let content = match head.encoding {
+                    Encoding::Raw => None,
+                    Encoding::Zstd { len_bytes } => {
+                        let lens = (chunks.layout.len_bytes(index), u64::from(len_bytes));
+                        Some(self.read_compressed(recv, chunks.pool, lens).await?)
+                    }
+                };
+                Current {
+                    index,
+                    hash: head.hash,
+                    at: 0,
+                    content,
+                }
             }
-        }
-        let Some((current, len_bytes)) = chunks.take_piece() else {
-            return Ok(None);
         };
-        let bytes = tokio::select! {
-            read = self.read(recv, len_bytes, chunks.room) => read?,
-            () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+        let chunk_bytes = chunks.layout.len_bytes(current.index);
+        let len_bytes = PIECE_BYTES.min(chunk_bytes - current.at);
+        let bytes = match &mut current.content {
+            Some(content) => content.split_to(usize::try_from(len_bytes).unwrap_or(usize::MAX)),
+            None => tokio::select! {
+                read = self.read(recv, len_bytes, chunks.pool) => Bytes::from_owner(read?),
+                () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
+            },
         };
-        let is_last = current.at + len_bytes == chunks.layout.len_bytes(current.index);
-        Ok(Some(Piece {
+        let piece = Piece {
             index: current.index,
+            expected: current.hash,
             offset_in_chunk: current.at,
             bytes,
-            expected: is_last.then_some(current.hash),
-        }))
+        };
+        current.at += len_bytes;
+        chunks.current = (current.at < chunk_bytes).then_some(current);
+        Ok(Some(piece))
     }
 
     async fn hear_head(
@@ -102,52 +112,44 @@ impl Attempt<'_> {
     async fn read_compressed(
         &self,
         recv: &mut RecvStream,
-        chunks: &mut Chunks<'_>,
-        frame_bytes: u32,
-    ) -> Result<Piece, FetchError> {
-        let Some(Current { index, hash, .. }) = chunks.current.take() else {
-            return Err(FetchError::misbehaved(self.provider, "no chunk"));
+        pool: &Pool,
+        (content_bytes, frame_bytes): (u64, u64),
+    ) -> Result<Bytes, FetchError> {
+        let len_bytes = usize::try_from(content_bytes).unwrap_or(usize::MAX);
+        let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
+        let reading = async {
+            let [mut frame, content] = pool.lend_all([frame_bytes, len_bytes]).await;
+            self.fill(recv, &mut frame).await?;
+            Ok::<_, FetchError>((frame, content))
         };
-        let frame = tokio::select! {
-            read = self.read(recv, u64::from(frame_bytes), chunks.room) => read?,
+        let (frame, mut content) = tokio::select! {
+            read = reading => read?,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
-        let len_bytes = usize::try_from(chunks.layout.len_bytes(index)).unwrap_or(usize::MAX);
-        let mut content = chunks.room.lend(len_bytes);
         let decompress = move || {
             let written = zstd::bulk::decompress_to_buffer(&frame, &mut content[..]);
             (written.ok() == Some(len_bytes)).then_some(content)
         };
         let content = self.tasks.blocking(decompress).await;
-        Ok(Piece {
-            index,
-            offset_in_chunk: 0,
-            bytes: content.ok_or_else(|| {
-                FetchError::misbehaved(self.provider, "a chunk that cannot be decompressed")
-            })?,
-            expected: Some(hash),
+        content.map(Bytes::from_owner).ok_or_else(|| {
+            FetchError::misbehaved(self.provider, "a chunk that cannot be decompressed")
         })
-    }
-
-    /// The room that receiving takes: one piece is stored while the next is read.
-    pub(super) fn room_bytes(&self, layout: &ChunkLayout) -> usize {
-        let chunk_bytes = layout.size().bytes().min(layout.chunk_len_bytes());
-        let bytes = if self.accepts_compressed(layout) {
-            3 * chunk_bytes
-        } else {
-            2 * chunk_bytes.min(PIECE_MAX_BYTES)
-        };
-        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     async fn read(
         &self,
         recv: &mut RecvStream,
         len_bytes: u64,
-        room: &Room,
+        pool: &Pool,
     ) -> Result<Buffer, FetchError> {
-        let wanted = usize::try_from(len_bytes).unwrap_or(usize::MAX);
-        let mut buffer = room.lend(wanted);
+        let len_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let mut buffer = pool.lend(len_bytes).await;
+        self.fill(recv, &mut buffer).await?;
+        Ok(buffer)
+    }
+
+    async fn fill(&self, recv: &mut RecvStream, buffer: &mut Buffer) -> Result<(), FetchError> {
+        let wanted = buffer.len();
         let (mut filled, mut allowed) = (0, 0);
         while filled < wanted {
             if allowed == 0 {
@@ -167,7 +169,7 @@ impl Attempt<'_> {
                 None => return Err(FetchError::misbehaved(self.provider, "a chunk cut short")),
             }
         }
-        Ok(buffer)
+        Ok(())
     }
 }
 
@@ -176,43 +178,29 @@ pub(super) struct Chunks<'a> {
     layout: ChunkLayout,
     rest: Box<dyn Iterator<Item = ChunkIndex> + Send>,
     current: Option<Current>,
-    room: &'a Room,
+    pool: &'a Pool,
 }
 
-#[derive(Clone, Copy)]
+/// A chunk whose head has been heard.
 struct Current {
     index: ChunkIndex,
     hash: Hash,
     at: u64,
+    /// The rest of its content, where that came compressed.
+    content: Option<Bytes>,
 }
 
 impl<'a> Chunks<'a> {
     pub(super) fn new(
         layout: ChunkLayout,
         rest: impl Iterator<Item = ChunkIndex> + Send + 'static,
-        room: &'a Room,
+        pool: &'a Pool,
     ) -> Self {
         Self {
             layout,
             rest: Box::new(rest),
             current: None,
-            room,
+            pool,
         }
-    }
-
-    /// The next stretch of the current chunk: where it is, and its length in bytes.
-    fn take_piece(&mut self) -> Option<(Current, u64)> {
-        let current = self.current?;
-        let chunk_bytes = self.layout.len_bytes(current.index);
-        let len_bytes = PIECE_MAX_BYTES.min(chunk_bytes - current.at);
-        if current.at + len_bytes == chunk_bytes {
-            self.current = None;
-        } else {
-            self.current = Some(Current {
-                at: current.at + len_bytes,
-                ..current
-            });
-        }
-        Some((current, len_bytes))
     }
 }

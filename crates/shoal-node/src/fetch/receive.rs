@@ -6,15 +6,13 @@ use shoal_link::{Link, RecvStream, SendStream, Stream};
 use shoal_store::hashing::HashList;
 use shoal_store::partial::{Content, FinishOptions, Source};
 use shoal_wire::message::{FileRequest, Outcome, Provider};
-use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, FileEntry, Hash, Refusal};
-use tokio::sync::oneshot;
+use shoal_wire::{ChunkIndex, ChunkLayout, Communication, FileEntry, Hash, Refusal};
 
-use super::disk::{Disk, Piece, StoreError};
+use super::disk::Disk;
 use super::error::FetchError;
-use super::pieces::Chunks;
 use super::target::{self, Target};
 use super::{Durability, FetchJob, Fetched};
-use crate::budget::{self, Room};
+use crate::budget::Pool;
 use crate::requests::{REQUEST_DEADLINE, answer, converse};
 use crate::share::Share;
 use crate::tasks::Tasks;
@@ -37,12 +35,12 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, link: &Link) -> Result<Fetched, FetchError> {
         // Before anything is asked for: who waits for room holds nothing at the source.
         let layout = ChunkLayout::of(self.provider.entry.size);
-        let room = tokio::select! {
-            room = budget::RECEIVING.reserve(self.room_bytes(&layout)) => room,
+        let pool = tokio::select! {
+            pool = self.reserve(&layout) => pool,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
         let mut stream = self.request(link).await?;
-        let received = self.receive(&mut stream, &room).await;
+        let received = self.receive((link, &mut stream), &pool).await;
         match &received {
             Ok((fetched, durable_chunks)) => {
                 self.farewell(&mut stream, fetched.outcome, *durable_chunks)
@@ -72,8 +70,8 @@ impl Attempt<'_> {
     /// The file, and how many chunks became durable with its final name.
     async fn receive(
         &self,
-        stream: &mut Stream,
-        room: &Room,
+        (link, stream): (&Link, &mut Stream),
+        pool: &Pool,
     ) -> Result<(Fetched, Option<u32>), FetchError> {
         let entry = self.hear_entry(stream).await?;
         let layout = ChunkLayout::of(entry.size);
@@ -96,7 +94,7 @@ impl Attempt<'_> {
         }
         let mut disk = self.open_disk(&entry, layout, list.clone()).await?;
         self.job.transfer.restarted(disk.durable_bytes());
-        let receiving = self.receive_chunks(stream, &mut disk, list.as_ref(), room);
+        let receiving = self.receive_chunks((link, stream), &mut disk, list.as_ref(), pool);
         let root = match receiving.await {
             Ok(root) => root,
             Err(error) => {
@@ -207,94 +205,6 @@ impl Attempt<'_> {
         Ok(Disk::open(self.tasks, (folder, target), (origin, list), durability).await?)
     }
 
-    /// Fetches every chunk that is missing. The root, where the source said it.
-    async fn receive_chunks(
-        &self,
-        stream: &mut Stream,
-        disk: &mut Disk,
-        list: Option<&HashList>,
-        room: &Room,
-    ) -> Result<Option<Hash>, FetchError> {
-        let layout = disk.layout();
-        let mut root = list.map(HashList::root);
-        loop {
-            let ranges = ChunkRanges::of_wanted(&layout, |index| !disk.has(index));
-            let Some(indexes) = ranges.indexes(&layout).filter(|_| !ranges.is_empty()) else {
-                return Ok(root);
-            };
-            let said = stream.send.say(&Communication::FileGet(ranges)).await;
-            said.map_err(|error| FetchError::lost(self.provider, &error))?;
-            let mut chunks = Chunks::new(layout, indexes, room);
-            self.receive_pieces(stream, disk, &mut chunks, list).await?;
-            let heard = self.hear(&mut stream.recv).await?;
-            let Communication::FileTransferComplete { root: said } = heard else {
-                return Err(FetchError::misbehaved(self.provider, "no completion"));
-            };
-            root = root.or(said);
-        }
-    }
-
-    /// Receives the next piece while the one before it is verified and written, and while those
-    /// before that are synced.
-    async fn receive_pieces(
-        &self,
-        stream: &mut Stream,
-        disk: &mut Disk,
-        chunks: &mut Chunks<'_>,
-        list: Option<&HashList>,
-    ) -> Result<(), FetchError> {
-        let Stream { send, recv } = stream;
-        let mut previous: Option<Piece> = None;
-        loop {
-            let (hear, heard) = oneshot::channel();
-            // Only a failure to store ends the other half: a source cannot put off that its wrong
-            // chunk is noticed, and a write is never left half done.
-            let hearing = async {
-                let piece = self.hear_piece(recv, chunks, list).await;
-                let _ = hear.send(());
-                Ok(piece)
-            };
-            let storing = self.store(disk, send, previous.take(), heard);
-            let (piece, ()) = tokio::try_join!(hearing, storing)?;
-            previous = piece?;
-            if previous.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Stores a piece, then looks after the syncs until the next one has been heard.
-    async fn store(
-        &self,
-        disk: &mut Disk,
-        send: &mut SendStream,
-        piece: Option<Piece>,
-        mut heard: oneshot::Receiver<()>,
-    ) -> Result<(), FetchError> {
-        if let Some(piece) = piece {
-            let bytes = piece.bytes.len() as u64;
-            disk.store(piece).await.map_err(|error| match error {
-                StoreError::BadChunk(index) => self.bad_chunk(index),
-                StoreError::Partial(error) => error.into(),
-            })?;
-            self.job.transfer.verified(bytes);
-        }
-        loop {
-            let before = disk.durable_chunks();
-            disk.keep_syncing().await?;
-            let durable_chunks = disk.durable_chunks();
-            if durable_chunks > before {
-                self.job.transfer.durable(disk.durable_bytes());
-                acknowledge(send, durable_chunks).await;
-            }
-            tokio::select! {
-                biased;
-                _ = &mut heard => return Ok(()),
-                () = disk.news() => {}
-            }
-        }
-    }
-
     fn source_changed(&self) -> FetchError {
         FetchError::refused(self.provider, Refusal::SourceChanged, "")
     }
@@ -326,7 +236,7 @@ impl Attempt<'_> {
     /// Compares the root with what the source said and gives the file its name.
     async fn complete(
         &self,
-        mut disk: Disk,
+        disk: Disk,
         entry: &FileEntry,
         said: Option<Hash>,
     ) -> Result<Outcome, FetchError> {
@@ -389,7 +299,7 @@ impl Attempt<'_> {
 }
 
 /// Says how many of the chunks asked for are durable. A source that is gone shows elsewhere.
-async fn acknowledge(send: &mut SendStream, durable_chunks: u32) {
+pub(super) async fn acknowledge(send: &mut SendStream, durable_chunks: u32) {
     let _ = send
         .say(&Communication::FileChunkAck { durable_chunks })
         .await;

@@ -50,7 +50,9 @@ impl Provide {
         let transfer = self
             .transfers
             .begin(Direction::Sending, path, asker.name.clone());
-        let Stream { mut send, mut recv } = stream;
+        let Stream {
+            mut send, mut recv, ..
+        } = stream;
         let (asked, to_send) = mpsc::channel(WAITING_REQUESTS);
         let hearing = hear(first, &mut recv, asked, &transfer);
         let to = (asker.node, &transfer);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use shoal_link::SendStream;
 use shoal_store::folder::{FileStat, stat_of};
-use shoal_store::hashing::{ChunkHasher, HashList};
+use shoal_store::hashing::ChunkHasher;
 use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
 
@@ -38,9 +38,10 @@ impl Provide {
         &self,
         serving: &Serving,
         ranges: &ChunkRanges,
-        sent: &mut Sent,
-        (send, transfer): (&mut SendStream, &Transfer),
+        probe: &mut Probe,
+        send: &mut SendStream,
     ) -> Result<(), Stop> {
+        let transfer = &serving.transfer;
         let indexes = ranges.indexes(&serving.layout).ok_or_else(|| {
             refuse(
                 Refusal::Unexpected,
@@ -51,20 +52,22 @@ impl Provide {
             indexes,
             within: None,
         };
-        let mut next = self.read_next(serving, &mut ahead, &mut sent.probe).await?;
+        let mut next = self.read_next(serving, &mut ahead, probe).await?;
         while let Some(parcel) = next {
-            if let Some(head) = &parcel.head {
-                sent.hashes.note(head.index, head.hash);
+            if let Some(head) = &parcel.head
+                && let Some(index) = serving.layout.index(head.index)
+            {
+                serving.sent(index, head.hash);
             }
             let (content_bytes, wire_bytes) = (parcel.content_bytes, parcel.wire_bytes());
-            let sending = send_parcel(parcel, serving.to, (send, transfer));
-            let reading = self.read_next(serving, &mut ahead, &mut sent.probe);
+            let sending = send_parcel(parcel, serving.to, (&mut *send, transfer));
+            let reading = self.read_next(serving, &mut ahead, probe);
             ((), next) = tokio::try_join!(sending, reading)?;
-            sent.probe.sent(wire_bytes, Instant::now());
+            probe.sent(wire_bytes, Instant::now());
             transfer.verified(content_bytes);
         }
         self.confirm_unchanged(serving).await?;
-        let root = self.root_of_sent(serving, &sent.hashes).await;
+        let root = self.root_of_sent(serving).await;
         send.say(&Communication::FileTransferComplete { root })
             .await?;
         Ok(())
@@ -138,11 +141,11 @@ impl Provide {
     }
 
     /// The root, where it is known or follows from the chunks that were hashed while sending.
-    async fn root_of_sent(&self, serving: &Serving, sent: &SentHashes) -> Option<Hash> {
+    async fn root_of_sent(&self, serving: &Serving) -> Option<Hash> {
         if let Some(hashes) = &serving.hashes {
             return Some(hashes.root());
         }
-        let hashes = sent.complete(serving.layout)?;
+        let hashes = serving.all_sent()?;
         let SharedFile { entry, stat } = &serving.shared;
         self.share.learned(&entry.path, stat, &hashes).await;
         Some(hashes.root())
@@ -315,45 +318,6 @@ pub(super) async fn hand_over(
     Ok(())
 }
 
-/// What is remembered of what was sent on one stream.
-pub(super) struct Sent {
-    hashes: SentHashes,
-    probe: Probe,
-}
-
-impl Sent {
-    pub(super) fn new(serving: &Serving) -> Self {
-        Self {
-            hashes: SentHashes::new(serving),
-            probe: Probe::new(serving.accepts_zstd, Instant::now()),
-        }
-    }
-}
-
-/// The hashes of what was sent of a file whose hash is not known.
-struct SentHashes(Vec<Option<Hash>>);
-
-impl SentHashes {
-    fn new(serving: &Serving) -> Self {
-        let count = match serving.hashes {
-            Some(_) => 0,
-            None => serving.layout.chunk_count() as usize,
-        };
-        Self(vec![None; count])
-    }
-
-    fn note(&mut self, index: u32, hash: Hash) {
-        if let Some(slot) = self.0.get_mut(index as usize) {
-            *slot = Some(hash);
-        }
-    }
-
-    fn complete(&self, layout: ChunkLayout) -> Option<HashList> {
-        let hashes: Option<Vec<Hash>> = self.0.iter().copied().collect();
-        HashList::of_hashes(layout, hashes?)
-    }
-}
-
 fn is_unchanged(file: &File, announced: &FileStat) -> bool {
     stat_of(file).is_ok_and(|now| now == *announced)
 }
@@ -396,21 +360,4 @@ fn hash_chunk(
         }
     }
     Ok(hasher.finish())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_root_needs_the_hash_of_every_chunk() {
-        let size = shoal_wire::FileSize::new(3 << 20).unwrap();
-        let layout = ChunkLayout::of(size);
-        let mut sent = SentHashes(vec![None; 3]);
-        for index in layout.indexes() {
-            assert!(sent.complete(layout).is_none());
-            sent.note(index.get(), Hash::new([index.get() as u8; 32]));
-        }
-        assert!(sent.complete(layout).is_some());
-    }
 }

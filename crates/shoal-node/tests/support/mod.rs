@@ -4,6 +4,7 @@
 
 pub(crate) mod content;
 pub(crate) mod coordinator;
+pub(crate) mod distance;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod provider;

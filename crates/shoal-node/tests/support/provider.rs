@@ -25,6 +25,7 @@ pub(crate) struct Sharing {
     pub(crate) endpoint: Endpoint,
     /// The server whose grants count here.
     pub(crate) server: Identity,
+    pub(crate) transfers: Transfers,
     tasks: Tasks,
 }
 
@@ -44,10 +45,11 @@ impl Sharing {
         let share = Share::start(options, index.expect("an index"), &tasks);
         soon(share.all_hashed()).await;
         let endpoint = endpoint(&[Protocol::Transfer]).await;
+        let transfers = Transfers::new();
         let handler = Arc::new(Answers {
             provide: Provide::new(
                 share.clone(),
-                Transfers::new(),
+                transfers.clone(),
                 endpoint.node_id(),
                 tasks.clone(),
             ),
@@ -68,6 +70,7 @@ impl Sharing {
             share,
             endpoint,
             server,
+            transfers,
             tasks,
         }
     }

@@ -8,7 +8,7 @@ use shoal_node::fetch::{
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfer, Transfers};
 use shoal_store::folder::Folder;
-use shoal_wire::SafePath;
+use shoal_wire::{NodeId, SafePath};
 use tokio::sync::mpsc;
 
 use super::content::path;
@@ -18,6 +18,7 @@ pub(crate) struct Receiver {
     root: tempfile::TempDir,
     transfers: Transfers,
     fetcher: Fetcher,
+    node: NodeId,
 }
 
 impl Receiver {
@@ -25,11 +26,17 @@ impl Receiver {
         let root = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(root.path().join("in")).expect("a folder");
         std::fs::create_dir(root.path().join("outside")).expect("a folder");
+        let endpoint = endpoint(&[]).await;
         Self {
             root,
             transfers: Transfers::new(),
-            fetcher: Fetcher::new(endpoint(&[]).await, Tasks::new(), None),
+            node: endpoint.node_id(),
+            fetcher: Fetcher::new(endpoint, Tasks::new(), None),
         }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
     }
 
     /// The folder that it receives into.

@@ -96,6 +96,10 @@ impl Scripted {
         .await
     }
 
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.endpoint.local_addr()
+    }
+
     pub(crate) fn node(&self) -> NodeId {
         self.endpoint.node_id()
     }

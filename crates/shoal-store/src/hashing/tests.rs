@@ -55,6 +55,28 @@ fn pieces_of_any_length_give_the_same_chunk_hash() {
 }
 
 #[test]
+fn the_pieces_of_a_chunk_lead_to_its_hash() {
+    for size in SIZES {
+        let bytes = content(size);
+        for chunk_log2 in [20, 21, 23] {
+            let layout = layout(size, chunk_log2);
+            for index in layout.indexes() {
+                let chunk = part(&layout, index, &bytes);
+                let hash_at = |at: usize| {
+                    let end = chunk.len().min(at + PIECE_BYTES as usize);
+                    piece_hash(&layout, index, at as u64, &chunk[at..end])
+                };
+                let offsets = (0..chunk.len().max(1)).step_by(PIECE_BYTES as usize);
+                let pieces: Vec<Hash> = offsets.map(hash_at).collect();
+                let expected = chunk_hash(&layout, index, chunk);
+                assert_eq!(chunk_of_pieces(&layout, index, &pieces), Some(expected));
+                assert_eq!(chunk_of_pieces(&layout, index, &pieces[1..]), None);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_chunk_of_a_wrong_length_has_no_hash_of_a_chunk_and_does_not_panic() {
     let bytes = content(3 << 10);
     let layout = layout(bytes.len(), 10);

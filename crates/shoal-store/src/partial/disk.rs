@@ -118,9 +118,8 @@ pub(super) fn remove(folder: &Folder, name: &[u8]) -> io::Result<bool> {
 
 /// Whether a name in the folder leads to this open file.
 pub(super) fn leads_to(folder: &Folder, name: &[u8], file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
     let named = match platform::open_name(folder.handle(), name, OFlags::RDONLY, 0) {
-        Ok(named) => named.metadata()?,
+        Ok(named) => named,
         Err(error) => {
             return match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(false),
@@ -128,6 +127,5 @@ pub(super) fn leads_to(folder: &Folder, name: &[u8], file: &File) -> io::Result<
             };
         }
     };
-    let own = file.metadata()?;
-    Ok(named.dev() == own.dev() && named.ino() == own.ino())
+    platform::is_same_file(&named, file)
 }

@@ -3,15 +3,17 @@
 //! Only for ranges that are known to read as zeros already; [`crate::partial`] keeps account of
 //! that. A block is skipped only whole and aligned, so what is written is never less than asked.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// The unit in which common file systems leave holes, in bytes.
 const BLOCK_BYTES: usize = 4096;
 
-/// Writes `bytes` at `at`, but for whole aligned blocks of zeros.
-pub(super) fn write(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+/// Writes `bytes` at `at` by `write`, but for whole aligned blocks of zeros.
+pub(super) fn write(
+    at: u64,
+    bytes: &[u8],
+    mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
     const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let beyond_boundary = (at % BLOCK_BYTES as u64) as usize;
     let first_block = (BLOCK_BYTES - beyond_boundary) % BLOCK_BYTES;
@@ -21,20 +23,22 @@ pub(super) fn write(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
         let end = block + BLOCK_BYTES;
         if bytes[block..end] == ZEROS {
             if written < block {
-                file.write_all_at(&bytes[written..block], at + written as u64)?;
+                write(&bytes[written..block], at + written as u64)?;
             }
             written = end;
         }
         block = end;
     }
     if written < bytes.len() {
-        file.write_all_at(&bytes[written..], at + written as u64)?;
+        write(&bytes[written..], at + written as u64)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -52,7 +56,7 @@ mod tests {
             }
             let file = tempfile::tempfile().expect("temporary file");
             file.set_len(at + bytes.len() as u64).expect("set");
-            write(&file, at, &bytes).expect("written");
+            write(at, &bytes, |bytes, at| file.write_all_at(bytes, at)).expect("written");
             let mut read = vec![1; bytes.len()];
             file.read_exact_at(&mut read, at).expect("read");
             prop_assert!(read == bytes);

@@ -62,3 +62,8 @@ pub(crate) fn punch_hole(file: &File, offset: u64, len_bytes: u64) -> io::Result
         Err(error) => Err(error.into()),
     }
 }
+
+/// Opens a name in a folder for writes that bypass the page cache; `None` where that cannot be had.
+pub(crate) fn open_direct(folder: BorrowedFd<'_>, name: &[u8]) -> Option<File> {
+    super::open_name(folder, name, OFlags::WRONLY | OFlags::DIRECT, 0).ok()
+}

@@ -40,3 +40,8 @@ pub(crate) fn sync_file_system(_folder: BorrowedFd<'_>) -> io::Result<bool> {
 pub(crate) fn punch_hole(_file: &File, _offset: u64, _len_bytes: u64) -> io::Result<bool> {
     Ok(false)
 }
+
+/// Opens a name for writes that bypass the page cache; `None` because there is no portable way.
+pub(crate) fn open_direct(_folder: BorrowedFd<'_>, _name: &[u8]) -> Option<File> {
+    None
+}

@@ -159,7 +159,7 @@ fn files() -> [(&'static str, Communication); 8] {
     ]
 }
 
-fn transfers() -> [(&'static str, Communication); 8] {
+fn transfers() -> [(&'static str, Communication); 9] {
     [
         (
             "file_request",
@@ -200,6 +200,7 @@ fn transfers() -> [(&'static str, Communication); 8] {
                 durable_chunks: 300,
             },
         ),
+        ("file_join", Communication::FileJoin { stream: 300 }),
         (
             "file_transfer_complete",
             Communication::FileTransferComplete {
