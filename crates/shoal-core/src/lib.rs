@@ -10,3 +10,4 @@ pub mod backoff;
 pub mod rate;
 pub mod registry;
 pub mod schedule;
+pub mod speed;

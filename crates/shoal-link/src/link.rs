@@ -195,8 +195,12 @@ impl Link {
     }
 
     fn stream(&self, (send, recv): (noq::SendStream, noq::RecvStream)) -> Stream {
-        let link = self.connection.stable_id();
-        Stream::new(link, (send, recv), &self.shared.goodbye)
+        Stream::new(self.clone(), (send, recv), &self.shared.goodbye)
+    }
+
+    /// Tells it from every other link of this process while it lives.
+    pub(crate) fn number(&self) -> usize {
+        self.connection.stable_id()
     }
 
     /// Closes the link at once, with the reason; what is not acknowledged yet is lost.

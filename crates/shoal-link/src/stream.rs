@@ -15,7 +15,7 @@ use noq::{ReadError, VarInt, WriteError};
 use shoal_wire::frame::{self, HEADER_BYTES, Header};
 use shoal_wire::{Communication, DecodeError, Refusal};
 
-use crate::link::{Goodbye, LinkError, refusal_of};
+use crate::link::{Goodbye, Link, LinkError, refusal_of};
 
 /// Why bytes could not be sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +101,8 @@ impl StreamName {
 /// Both directions of a stream.
 #[derive(Debug)]
 pub struct Stream {
-    name: StreamName,
+    link: Link,
+    id: u64,
     /// What this side says.
     pub send: SendStream,
     /// What the other side says.
@@ -110,13 +111,14 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn new(
-        link: usize,
+        link: Link,
         (send, recv): (noq::SendStream, noq::RecvStream),
         goodbye: &Arc<Goodbye>,
     ) -> Self {
         let id = send.id().into();
         Self {
-            name: StreamName { link, id },
+            link,
+            id,
             send: SendStream {
                 inner: send,
                 goodbye: Arc::clone(goodbye),
@@ -131,7 +133,15 @@ impl Stream {
 
     /// Which one it is.
     pub fn name(&self) -> StreamName {
-        self.name
+        StreamName {
+            link: self.link.number(),
+            id: self.id,
+        }
+    }
+
+    /// What it is a stream of.
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 }
 

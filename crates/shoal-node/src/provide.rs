@@ -159,6 +159,7 @@ impl Provide {
         };
         let request = self.requests.begin(stream.name(), serving);
         let (serving, transfer) = (request.serving(), &request.serving().transfer);
+        transfer.travels(stream.link());
         let Stream { send, recv, .. } = &mut stream;
         let ended = tokio::select! {
             ended = self.describe_and_send(serving, send, recv) => ended,

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_core::rate::FlowId;
+use shoal_core::speed::Speed;
+use shoal_link::{Link, LivePath};
 use shoal_wire::message::{Outcome, TransferProgress};
 use shoal_wire::{NodeId, NodeName, Refusal, SafePath};
 use tokio_util::sync::CancellationToken;
@@ -64,9 +66,20 @@ pub struct Snapshot {
     pub state: State,
     /// How long it took, or has taken so far.
     pub elapsed: Duration,
+    /// Verified per second, in bytes, over the last seconds; 0 when it is over.
+    pub bytes_per_second: u64,
+    /// How it travels, once that is known.
+    pub route: Option<LivePath>,
 }
 
 impl Snapshot {
+    /// How long the rest takes at the present speed, if it moves.
+    pub fn left(&self) -> Option<Duration> {
+        let rest_bytes = self.total_bytes.saturating_sub(self.verified_bytes);
+        let seconds = rest_bytes.div_ceil(self.bytes_per_second.max(1));
+        (self.bytes_per_second > 0).then(|| Duration::from_secs(seconds))
+    }
+
     /// The message that tells another node how far this is.
     pub fn progress(&self) -> TransferProgress {
         let outcome = match self.state {
@@ -107,6 +120,18 @@ struct Told {
     peers: Vec<NodeName>,
     state: State,
     ended: Option<Instant>,
+    speed: Speed,
+    via: Via,
+}
+
+/// How it travels.
+#[derive(Debug)]
+enum Via {
+    Unknown,
+    /// Asked when somebody looks.
+    Link(Link),
+    /// As it was at the end: nobody keeps a link for the list's sake.
+    Past(LivePath),
 }
 
 impl Transfer {
@@ -118,7 +143,19 @@ impl Transfer {
     /// How it is now.
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.0;
-        let told = shared.told();
+        let mut told = shared.told();
+        let verified_bytes = shared.verified_bytes.load(Ordering::Relaxed);
+        let bytes_per_second = if told.state == State::Active {
+            told.speed.handle_count(verified_bytes, Instant::now());
+            told.speed.bytes_per_second()
+        } else {
+            0
+        };
+        let route = match &told.via {
+            Via::Unknown => None,
+            Via::Link(link) => Some(link.path()),
+            Via::Past(path) => Some(*path),
+        };
         let elapsed = told.ended.unwrap_or_else(Instant::now) - shared.started;
         Snapshot {
             id: shared.id,
@@ -126,10 +163,12 @@ impl Transfer {
             path: shared.path.clone(),
             peers: told.peers.clone(),
             total_bytes: shared.total_bytes.load(Ordering::Relaxed),
-            verified_bytes: shared.verified_bytes.load(Ordering::Relaxed),
+            verified_bytes,
             durable_bytes: shared.durable_bytes.load(Ordering::Relaxed),
             state: told.state,
             elapsed,
+            bytes_per_second,
+            route,
         }
     }
 
@@ -193,6 +232,14 @@ impl Transfer {
         }
     }
 
+    /// It travels by this link from now on.
+    pub fn travels(&self, link: &Link) {
+        let mut told = self.0.told();
+        if told.state == State::Active {
+            told.via = Via::Link(link.clone());
+        }
+    }
+
     /// So many bytes more are verified.
     pub fn verified(&self, bytes: u64) {
         self.0.verified_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -217,6 +264,9 @@ impl Transfer {
         if told.state == State::Active {
             told.state = state;
             told.ended = Some(Instant::now());
+            if let Via::Link(link) = &told.via {
+                told.via = Via::Past(link.path());
+            }
         }
     }
 }
@@ -277,6 +327,8 @@ impl Transfers {
                 peers: vec![peer],
                 state: State::Active,
                 ended: None,
+                speed: Speed::default(),
+                via: Via::Unknown,
             }),
         }));
         table.transfers.insert(transfer.id(), transfer.clone());

@@ -165,6 +165,11 @@ impl Server {
         self.coordinator.share.totals()
     }
 
+    /// What it sends and receives itself.
+    pub fn transfers(&self) -> &Transfers {
+        &self.coordinator.transfers
+    }
+
     /// Waits until its own files have been scanned once.
     pub async fn ready(&self) {
         self.coordinator.share.ready().await;

@@ -5,6 +5,7 @@ mod ctl;
 mod demo;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod moves;
 mod pages;
 pub(crate) mod peer;
 mod server;

@@ -28,7 +28,7 @@ use crate::commands::{list, peer, status};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
 use crate::limits::changes_of;
-use crate::output::{Output, duration, size, table};
+use crate::output::{Output, duration, path_kind, round_trip, size, table};
 
 /// Lines that are remembered from one run to the next.
 const HISTORY_LINES: usize = 1000;
@@ -311,7 +311,10 @@ fn transfer_row(transfer: &Snapshot) -> Vec<String> {
     let state = match transfer.state {
         State::Active => {
             let percent = transfer.verified_bytes * 100 / transfer.total_bytes.max(1);
-            format!("{percent} %")
+            let durable = transfer.durable_bytes * 100 / transfer.total_bytes.max(1);
+            let speed = size(transfer.bytes_per_second);
+            let left = transfer.left().map_or("unknown time".to_owned(), duration);
+            format!("{percent} %, {durable} % durable, {speed}/s, {left} left")
         }
         State::Done(_) | State::Complete => "done".to_owned(),
         State::Failed(refusal) => refusal.text().to_owned(),
@@ -322,5 +325,13 @@ fn transfer_row(transfer: &Snapshot) -> Vec<String> {
         way,
         state,
         duration(transfer.elapsed),
+        transfer.route.map_or_else(String::new, |path| {
+            format!(
+                "{} {}, {}",
+                path_kind(&path),
+                path.remote,
+                round_trip(path.rtt)
+            )
+        }),
     ]
 }

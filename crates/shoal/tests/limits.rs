@@ -107,3 +107,43 @@ fn what_is_no_limit_is_a_mistake_of_the_command_line() {
     let ended = world.ctl_json(&["limit", "nobody", "--up", "1M"]).expect(3);
     assert!(text(&ended.event("error"), "message").contains("nobody"));
 }
+
+#[test]
+fn both_ends_tell_what_is_durable_how_fast_it_goes_and_by_which_way() {
+    let world = World::new();
+    let content = noise(6_000_000, 5);
+    world.write("anna", "film.bin", &content);
+    let server = world.server();
+    let mut anna = world.peer("anna", &server);
+    world.announced_hash("anna", "film.bin");
+    let mut arguments = vec!["--json", "get", "film.bin", "-o", "got", "--down", "3M"];
+    arguments.extend(["--join", &server.join]);
+    let got = world.run_as("bob", &arguments).expect(0);
+    let events = got.events();
+    let progress: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "progress")
+        .collect();
+    let moving = progress.iter().find(|event| event["verified_bytes"] != 0);
+    let moving = moving.expect("two seconds have more than one event");
+    assert!(moving["durable_bytes"].as_u64() <= moving["verified_bytes"].as_u64());
+    assert_eq!(moving["paths"][0]["peer"], "anna");
+    assert_eq!(moving["paths"][0]["kind"], "direct");
+    assert!(
+        moving["paths"][0]["rtt_us"]
+            .as_u64()
+            .is_some_and(|rtt| rtt > 0)
+    );
+    assert!(
+        progress
+            .iter()
+            .any(|event| event["bytes_per_second"].as_u64() > Some(0))
+    );
+    assert!(progress.iter().any(|event| event["seconds_left"].is_u64()));
+
+    let told = anna.event_where("transfer", |event| event["state"] == "done");
+    assert_eq!(told["direction"], "sending");
+    assert_eq!(told["durable_bytes"], content.len());
+    assert_eq!(told["verified_bytes"], content.len());
+    assert_eq!(told["route"]["kind"], "direct");
+}

@@ -33,6 +33,7 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Fetches what is missing from the source at the other end of `link`.
     pub(super) async fn run(&self, link: &Link) -> Result<Fetched, FetchError> {
+        self.job.transfer.travels(link);
         // Before anything is asked for: who waits for room holds nothing at the source.
         let layout = ChunkLayout::of(self.provider.entry.size);
         let pool = tokio::select! {

@@ -258,6 +258,7 @@ impl Tree<'_> {
     }
 
     async fn run(&self, link: &Link) -> Result<(), FetchError> {
+        self.job.transfer.travels(link);
         self.check_collisions(link).await?;
         self.twins().keys.clear();
         if self.job.options.dry_run {

@@ -50,6 +50,7 @@ impl Provide {
         let transfer = self
             .transfers
             .begin(Direction::Sending, path, asker.name.clone());
+        transfer.travels(stream.link());
         let Stream {
             mut send, mut recv, ..
         } = stream;

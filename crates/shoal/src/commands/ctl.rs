@@ -106,12 +106,13 @@ impl Shown {
                 path: _,
                 total_bytes,
                 verified_bytes,
-                ..
+                durable_bytes,
             } => {
                 let output = &self.output;
                 let progress = self.progress.get_or_insert_with(|| Progress::start(output));
                 progress.show(&Standing {
                     verified_bytes: *verified_bytes,
+                    durable_bytes: *durable_bytes,
                     received_bytes: *verified_bytes,
                     total_bytes: *total_bytes,
                     files: 1,

@@ -8,11 +8,13 @@ use shoal_node::peer::{Event, Peer, PeerOptions};
 use shoal_node::share::{Share, ShareOptions};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
+use shoal_node::transfers::Transfers;
 use shoal_store::folder::Folder;
 use shoal_store::index::Index;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::moves::{self, Moves};
 use crate::args::PeerArguments;
 use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
 use crate::exit::Failure;
@@ -69,19 +71,21 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         )
         .await?;
     } else {
-        tell_until_stopped(events, &mut interrupt, output).await;
+        tell_until_stopped((events, peer.transfers()), &mut interrupt, output).await;
     }
     peer.shutdown().await;
     Ok(())
 }
 
 async fn tell_until_stopped(
-    mut events: Receiver<Event>,
+    (mut events, transfers): (Receiver<Event>, &Transfers),
     interrupt: &mut Interrupt,
     output: &Output,
 ) {
+    let (mut moves, mut looks) = (Moves::default(), tokio::time::interval(moves::INTERVAL));
     loop {
         tokio::select! {
+            _ = looks.tick() => moves.tell(transfers, output),
             event = events.recv() => match event {
                 Ok(event) => tell(&event, output),
                 Err(RecvError::Lagged(_)) => {}

@@ -9,6 +9,7 @@ use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_server::server::{Server, ServerOptions};
 
+use super::moves::{self, Moves};
 use crate::args::ServerArguments;
 use crate::connect::{agent, node_name};
 use crate::exit::{Code, Failure};
@@ -70,7 +71,13 @@ pub(super) async fn run(arguments: ServerArguments, output: &Output) -> Result<(
             arguments.files_dir.display(),
         )
     });
-    interrupt.received().await;
+    let (mut moves, mut looks) = (Moves::default(), tokio::time::interval(moves::INTERVAL));
+    loop {
+        tokio::select! {
+            _ = looks.tick() => moves.tell(server.transfers(), output),
+            () = interrupt.received() => break,
+        }
+    }
     output.note("closing");
     if !server.shutdown(SHUTDOWN_DEADLINE).await {
         output.warn("some work did not end in time");

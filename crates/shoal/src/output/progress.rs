@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
+use shoal_core::speed::Speed;
+use shoal_link::LivePath;
 use shoal_wire::NodeName;
 
-use super::Output;
+use super::{Output, path_kind, round_trip};
 
 /// Time between two JSON progress events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,7 +20,9 @@ const SOURCES_SHOWN: usize = 3;
 pub(crate) struct Standing {
     /// Bytes verified.
     pub(crate) verified_bytes: u64,
-    /// Of these, received by this command.
+    /// Of these, durable.
+    pub(crate) durable_bytes: u64,
+    /// Received by this command: verified, less what was there before.
     pub(crate) received_bytes: u64,
     /// Bytes in all.
     pub(crate) total_bytes: u64,
@@ -28,6 +32,8 @@ pub(crate) struct Standing {
     pub(crate) files: u64,
     /// From whom.
     pub(crate) sources: Vec<NodeName>,
+    /// How it comes from those who send now.
+    pub(crate) routes: Vec<(NodeName, LivePath)>,
 }
 
 /// The progress of one command.
@@ -37,6 +43,7 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     started: Instant,
     last_event: Option<Instant>,
+    speed: Speed,
 }
 
 impl Progress {
@@ -55,11 +62,14 @@ impl Progress {
             bar,
             started: Instant::now(),
             last_event: None,
+            speed: Speed::default(),
         }
     }
 
     /// Shows where the command stands.
     pub(crate) fn show(&mut self, standing: &Standing) {
+        self.speed
+            .handle_count(standing.received_bytes, Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_length(standing.total_bytes);
             bar.set_position(standing.verified_bytes);
@@ -70,20 +80,21 @@ impl Progress {
             .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
         if self.output.is_json() && is_due {
             self.last_event = Some(Instant::now());
-            let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-            let rate = standing.received_bytes as f64 / seconds;
+            let rate = self.speed.bytes_per_second();
             let left = standing.total_bytes.saturating_sub(standing.verified_bytes);
-            let seconds_left = (rate > 0.0).then(|| (left as f64 / rate).ceil());
+            let seconds_left = (rate > 0).then(|| left.div_ceil(rate));
             self.output.machine(
                 "progress",
                 json!({
                     "verified_bytes": standing.verified_bytes,
+                    "durable_bytes": standing.durable_bytes,
                     "total_bytes": standing.total_bytes,
                     "files_ended": standing.files_ended,
                     "files": standing.files,
-                    "bytes_per_second": rate.round(),
+                    "bytes_per_second": rate,
                     "seconds_left": seconds_left,
                     "sources": names(standing),
+                    "paths": paths(standing),
                 }),
             );
         }
@@ -102,6 +113,26 @@ fn names(standing: &Standing) -> Vec<String> {
     standing.sources.iter().map(ToString::to_string).collect()
 }
 
+fn paths(standing: &Standing) -> Vec<Value> {
+    let routes = standing.routes.iter();
+    routes
+        .map(|(name, path)| {
+            let mut route = route_fields(path);
+            route["peer"] = name.to_string().into();
+            route
+        })
+        .collect()
+}
+
+/// How a transfer travels, for programs.
+pub(crate) fn route_fields(path: &LivePath) -> Value {
+    json!({
+        "kind": path_kind(path),
+        "remote": path.remote.to_string(),
+        "rtt_us": path.rtt.as_micros() as u64,
+    })
+}
+
 fn message(standing: &Standing) -> String {
     let mut message = String::new();
     if standing.files > 1 {
@@ -115,6 +146,9 @@ fn message(standing: &Standing) -> String {
     }
     if more > 0 {
         message.push_str(&format!(" and {more} more"));
+    }
+    if let [(_, path)] = &standing.routes[..] {
+        message.push_str(&format!(" ({}, {})", path_kind(path), round_trip(path.rtt)));
     }
     message
 }

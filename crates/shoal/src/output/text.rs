@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use shoal_link::{LivePath, PathKind};
+
 /// A number of bytes with a binary unit: `1.5 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
@@ -15,6 +17,24 @@ pub(crate) fn duration(length: Duration) -> String {
         60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A round trip: `0.3 ms`, `48 ms`.
+pub(crate) fn round_trip(length: Duration) -> String {
+    let milliseconds = length.as_secs_f64() * 1000.0;
+    if milliseconds < 10.0 {
+        format!("{milliseconds:.1} ms")
+    } else {
+        format!("{milliseconds:.0} ms")
+    }
+}
+
+/// How the datagrams of a link travel, in a word.
+pub(crate) fn path_kind(path: &LivePath) -> &'static str {
+    match path.kind {
+        PathKind::Direct => "direct",
+        _ => "indirect",
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use shoal_link::LivePath;
 use shoal_node::fetch::{FetchError, Fetched, Lost, Planned as PlannedFile, TreeEvent};
 use shoal_node::plan::Planned;
-use shoal_node::transfers::{State, Transfer};
+use shoal_node::transfers::{Snapshot, State, Transfer};
 use shoal_store::attributes::NotKept;
 use shoal_wire::message::Outcome;
 use shoal_wire::{NodeName, SafePath};
@@ -30,8 +31,8 @@ pub(super) struct Course {
     lines: Vec<String>,
     has_trees: bool,
     transfers: Vec<Transfer>,
-    /// Bytes verified and received by transfers that are over.
-    past: (u64, u64),
+    /// By transfers that are over.
+    past: Moved,
     files: u64,
     total_bytes: u64,
     fetched: u64,
@@ -40,6 +41,22 @@ pub(super) struct Course {
     planned: BTreeMap<&'static str, (u64, u64)>,
     lost: BTreeMap<Lost, u64>,
     first_failure: Option<Failure>,
+}
+
+/// Bytes of several transfers together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moved {
+    verified_bytes: u64,
+    durable_bytes: u64,
+    received_bytes: u64,
+}
+
+impl Moved {
+    fn add(&mut self, transfer: &Transfer, snapshot: &Snapshot) {
+        self.verified_bytes += snapshot.verified_bytes;
+        self.durable_bytes += snapshot.durable_bytes;
+        self.received_bytes += transfer.received_bytes();
+    }
 }
 
 impl Course {
@@ -67,7 +84,7 @@ impl Course {
             lines: Vec::new(),
             has_trees: planned.iter().any(|item| matches!(item, Planned::Tree(_))),
             transfers: Vec::new(),
-            past: (0, 0),
+            past: Moved::default(),
             files,
             total_bytes,
             fetched: 0,
@@ -91,33 +108,36 @@ impl Course {
 
     pub(super) fn standing(&mut self) -> Standing {
         self.fold_ended();
-        let now = self.counted();
+        let mut now = self.past;
+        let mut routes: Vec<(NodeName, LivePath)> = Vec::new();
+        for transfer in &self.transfers {
+            let snapshot = transfer.snapshot();
+            now.add(transfer, &snapshot);
+            if let (Some(peer), Some(route)) = (snapshot.peers.last(), snapshot.route)
+                && routes.iter().all(|(known, _)| known != peer)
+            {
+                routes.push((peer.clone(), route));
+            }
+        }
         Standing {
-            verified_bytes: now.0,
-            received_bytes: now.1,
+            verified_bytes: now.verified_bytes,
+            durable_bytes: now.durable_bytes,
+            received_bytes: now.received_bytes,
             total_bytes: self.total_bytes,
             files_ended: self.fetched + self.up_to_date + self.failed,
             files: self.files,
             sources: self.sources.clone(),
+            routes,
         }
-    }
-
-    fn counted(&self) -> (u64, u64) {
-        self.transfers.iter().fold(self.past, |sum, transfer| {
-            (
-                sum.0 + transfer.verified_bytes(),
-                sum.1 + transfer.received_bytes(),
-            )
-        })
     }
 
     fn fold_ended(&mut self) {
         let past = &mut self.past;
         self.transfers.retain(|transfer| {
-            let is_active = transfer.snapshot().state == State::Active;
+            let snapshot = transfer.snapshot();
+            let is_active = snapshot.state == State::Active;
             if !is_active {
-                past.0 += transfer.verified_bytes();
-                past.1 += transfer.received_bytes();
+                past.add(transfer, &snapshot);
             }
             is_active
         });
@@ -228,7 +248,7 @@ impl Course {
             "fetched": self.fetched,
             "up_to_date": self.up_to_date,
             "failed": self.failed,
-            "bytes": self.past.1,
+            "bytes": self.past.received_bytes,
             "seconds": took.as_secs_f64(),
             "folder": self.folder,
         });
@@ -323,7 +343,7 @@ impl Course {
     }
 
     fn summary(&self, took: Duration) -> String {
-        let bytes = self.past.1;
+        let bytes = self.past.received_bytes;
         let files = self.fetched + self.up_to_date;
         let rate = size((bytes as f64 / took.as_secs_f64().max(0.001)) as u64);
         let seconds = match took.as_secs() {
