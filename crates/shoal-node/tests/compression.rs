@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shoal_node::fetch::{FetchError, FetchPolicy};
 use shoal_node::requests::{answer, converse};
-use shoal_wire::message::{Encoding, FileChunk, FileRequest, Outcome};
+use shoal_wire::manifest::{PackFile, PackFiles};
+use shoal_wire::message::{Encoding, FileChunk, FileRequest, Outcome, PackGet};
 use shoal_wire::{ChunkRanges, Communication, Scope};
 use support::content::{CHUNK, Content, path};
 use support::provider::{Sharing, signed};
@@ -128,6 +129,59 @@ async fn a_receiver_behind_a_slow_link_gets_compressed_chunks_once_the_link_is_m
             pace.tick().await;
             stream.recv.read_exact(&mut block).await.unwrap();
         }
+    }
+}
+
+#[tokio::test]
+async fn packs_are_compressed_once_the_link_is_measured_and_slower_than_the_compressor() {
+    let text = b"a line that comes again and again\n".repeat(600);
+    let sharing = Sharing::of(|files| {
+        for number in 0..40 {
+            std::fs::write(files.join(format!("{number}.txt")), &text).unwrap();
+        }
+    })
+    .await;
+    let visitor = endpoint(&[]).await;
+    let link = dial(&visitor, &sharing.endpoint).await;
+    let grant = sharing.grant(visitor.node_id(), Scope::Share);
+    let files: Vec<PackFile> = (0..40)
+        .map(|number| {
+            let shared = sharing.share.file(&path(&format!("{number}.txt"))).unwrap();
+            PackFile {
+                path: shared.entry.path,
+                size: shared.entry.size,
+                mtime_ns: shared.entry.mtime_ns,
+            }
+        })
+        .collect();
+    let content = text.repeat(40);
+    let get = Communication::PackGet(PackGet {
+        files: PackFiles::new(files).unwrap(),
+        accepts_zstd: true,
+        grant: Some(signed(&sharing.server, grant)),
+    });
+    let mut stream = converse(&link, &get).await.unwrap();
+    // Six megabytes a second.
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        stream.send.say(&get).await.unwrap();
+        let heard = stream.recv.hear(DEADLINE).await.unwrap();
+        let Some(Communication::Pack(pack)) = heard else {
+            panic!("{heard:?} before any compressed pack");
+        };
+        if let Encoding::Zstd { len_bytes } = pack.encoding {
+            let mut frame = vec![0; len_bytes as usize];
+            stream.recv.read_exact(&mut frame).await.unwrap();
+            let unpacked = zstd::bulk::decompress(&frame, content.len()).unwrap();
+            assert!(unpacked == content && frame.len() < content.len() / 10);
+            return;
+        }
+        let mut read = vec![0; content.len()];
+        for block in read.chunks_mut(1 << 16) {
+            pace.tick().await;
+            stream.recv.read_exact(block).await.unwrap();
+        }
+        assert!(read == content);
     }
 }
 

@@ -33,6 +33,16 @@ fn entry(at: &str, content: &[u8], hash: Option<Hash>) -> ManifestEntry {
 
 /// Tells this manifest, and answers every pack with these files and bytes.
 async fn lying(entries: Vec<ManifestEntry>, files: Vec<PackedFile>, bytes: Vec<u8>) -> Scripted {
+    lying_in(Encoding::Raw, entries, files, bytes).await
+}
+
+/// The same with the bytes in some encoding, or only said to be.
+async fn lying_in(
+    encoding: Encoding,
+    entries: Vec<ManifestEntry>,
+    files: Vec<PackedFile>,
+    bytes: Vec<u8>,
+) -> Scripted {
     Scripted::start("liar", move |mut requested: Requested| {
         let (entries, files, bytes) = (entries.clone(), files.clone(), bytes.clone());
         async move {
@@ -47,7 +57,7 @@ async fn lying(entries: Vec<ManifestEntry>, files: Vec<PackedFile>, bytes: Vec<u
             }
             let head = Pack {
                 files: Bounded::truncated(files),
-                encoding: Encoding::Raw,
+                encoding,
             };
             requested.say(&Communication::Pack(head)).await?;
             requested.bytes(&bytes).await?;
@@ -85,6 +95,39 @@ async fn a_wrong_file_in_a_pack_is_never_named_and_the_liar_is() {
             left.iter().all(|name| name == Path::new("tree")),
             "{left:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_pack_is_taken_and_one_that_is_not_what_it_says_is_not() {
+    let content = vec![7; 50_000];
+    let framed = |content: &[u8]| zstd::bulk::compress(content, 1).unwrap();
+    for (bytes, is_accepted, is_good) in [
+        (framed(&content), true, true),
+        (framed(&content), false, false),
+        (framed(&vec![7; 1 << 22]), true, false),
+        (framed(&content[1..]), true, false),
+        (vec![9; 100], true, false),
+        (vec![9; 50_000], true, false),
+    ] {
+        let entries = vec![entry("tree/a", &content, None)];
+        let files = vec![PackedFile::Sent(content_hash(&content))];
+        let len_bytes = u32::try_from(bytes.len()).unwrap();
+        let encoding = Encoding::Zstd { len_bytes };
+        let liar = lying_in(encoding, entries, files, bytes).await;
+        let receiver = Receiver::new().await;
+        let source = liar.source(&Content::new("x", 1, 1).entry);
+        let mut options = TreeOptions::default();
+        options.policy.accepts_compressed = is_accepted;
+        let (fetched, ended) = receiver.fetch_tree(source, "tree", options).await;
+        assert_eq!(receiver.has("tree/a"), is_good);
+        if is_good {
+            assert!(fetched.is_ok() && ended.len() == 1);
+            assert!(receiver.read("tree/a") == content);
+        } else {
+            let error = fetched.unwrap_err();
+            assert!(matches!(error, FetchError::Misbehaved { .. }), "{error:?}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
+use std::time::Instant;
 
 use bytes::Bytes;
 use shoal_link::{HearError, RecvStream, SendStream, Stream};
@@ -15,6 +16,7 @@ use shoal_wire::message::{Bounded, Encoding, Pack, PackGet, PackedFile};
 use shoal_wire::{Communication, Hash, NodeId, Refusal, Scope};
 use tokio::sync::mpsc;
 
+use super::compress::{self, Probe, Trial};
 use super::send::hand_over;
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
 use crate::budget::{self, Buffer};
@@ -27,7 +29,26 @@ const UNACKNOWLEDGED_MAX: usize = 1 << 20;
 /// A pack in memory.
 struct Prepared {
     files: Vec<PackedFile>,
+    /// As it goes out.
     content: Buffer,
+    encoding: Encoding,
+    content_bytes: u64,
+    trial: Option<Trial>,
+}
+
+impl Prepared {
+    /// Puts a frame in the place of the content where that is enough shorter.
+    fn compress(&mut self, mut frame: Buffer) {
+        let (written, trial) = compress::compress(std::slice::from_ref(&self.content), &mut frame);
+        self.trial = Some(trial);
+        if let Some(written) = written
+            && let Ok(len_bytes) = u32::try_from(written)
+        {
+            frame.truncate(written);
+            self.encoding = Encoding::Zstd { len_bytes };
+            self.content = frame;
+        }
+    }
 }
 
 impl Provide {
@@ -85,42 +106,56 @@ impl Provide {
         send: &mut SendStream,
         (to, transfer): (NodeId, &Transfer),
     ) -> Result<(), Stop> {
+        let mut probe = Probe::new(true, Instant::now());
         let mut next = match to_send.recv().await {
-            Some(wanted) => Some(self.prepare_pack(wanted, scope).await),
+            Some(wanted) => Some(self.prepare_pack(wanted, scope, &mut probe).await),
             None => None,
         };
         while let Some(prepared) = next {
+            let wire_bytes = prepared.content.len() as u64;
+            if let Some(trial) = prepared.trial {
+                probe.tried(trial);
+            }
             let sending = async {
-                let bytes = prepared.content.len() as u64;
                 let head = Pack {
                     files: Bounded::truncated(prepared.files),
-                    encoding: Encoding::Raw,
+                    encoding: prepared.encoding,
                 };
                 send.say(&Communication::Pack(head)).await?;
                 let content = Bytes::from_owner(prepared.content);
                 hand_over(content, to, (send, transfer)).await?;
-                transfer.verified(bytes);
+                transfer.verified(prepared.content_bytes);
                 Ok::<(), Stop>(())
             };
             let preparing = async {
                 match to_send.recv().await {
-                    Some(wanted) => Some(self.prepare_pack(wanted, scope).await),
+                    Some(wanted) => Some(self.prepare_pack(wanted, scope, &mut probe).await),
                     None => None,
                 }
             };
             let (sent, following) = tokio::join!(sending, preparing);
             sent?;
+            probe.sent(wire_bytes, Instant::now());
             next = following;
         }
         Ok(())
     }
 
-    async fn prepare_pack(&self, wanted: PackGet, scope: &Scope) -> Prepared {
+    async fn prepare_pack(&self, wanted: PackGet, scope: &Scope, probe: &mut Probe) -> Prepared {
         let (share, scope) = (self.share.clone(), scope.clone());
-        let content_bytes = usize::try_from(wanted.files.content_bytes()).unwrap_or(usize::MAX);
-        let mut room = budget::SENDING.reserve(content_bytes).await;
+        let content_bytes = wanted.files.content_bytes();
+        let is_compressed = wanted.accepts_zstd && probe.wants(content_bytes);
+        let len_bytes = usize::try_from(content_bytes).unwrap_or(usize::MAX);
+        let room_bytes = len_bytes.saturating_mul(1 + usize::from(is_compressed));
+        let mut room = budget::SENDING.reserve(room_bytes).await;
         self.tasks
-            .blocking(move || read_pack(&share, &scope, &wanted, room.take(content_bytes)))
+            .blocking(move || {
+                let mut prepared = read_pack(&share, &scope, &wanted, room.take(len_bytes));
+                if is_compressed {
+                    prepared.compress(room.take(len_bytes));
+                }
+                prepared
+            })
             .await
     }
 }
@@ -142,7 +177,13 @@ fn read_pack(share: &Share, scope: &Scope, wanted: &PackGet, mut content: Buffer
     };
     let files = wanted.files.iter().map(read).collect();
     content.truncate(filled);
-    Prepared { files, content }
+    Prepared {
+        files,
+        content,
+        encoding: Encoding::Raw,
+        content_bytes: filled as u64,
+        trial: None,
+    }
 }
 
 /// Reads the whole content of one file into a place of its size.

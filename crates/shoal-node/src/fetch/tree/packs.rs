@@ -36,6 +36,8 @@ pub(super) struct PackWorker {
     asked: VecDeque<Vec<Small>>,
     acknowledged: u32,
     buffer: Vec<u8>,
+    /// What came compressed, before it is its content.
+    frame: Vec<u8>,
 }
 
 /// What became of one file of a pack.
@@ -54,6 +56,7 @@ impl PackWorker {
             asked: VecDeque::new(),
             acknowledged: 0,
             buffer: Vec::new(),
+            frame: Vec::new(),
         }
     }
 
@@ -121,7 +124,7 @@ impl PackWorker {
         };
         let get = Communication::PackGet(PackGet {
             files,
-            accepts_zstd: false,
+            accepts_zstd: tree.job.options.policy.accepts_compressed,
             grant: provider.grant.clone(),
         });
         let said = stream.send.say(&get).await;
@@ -139,7 +142,7 @@ impl PackWorker {
         let Communication::Pack(head) = hear(&mut stream.recv, provider, transfer).await? else {
             return Err(FetchError::misbehaved(provider, "no pack"));
         };
-        if head.files.len() != pack.len() || head.encoding != Encoding::Raw {
+        if head.files.len() != pack.len() {
             return Err(FetchError::misbehaved(
                 provider,
                 "another pack than was asked for",
@@ -148,15 +151,43 @@ impl PackWorker {
         let sent = pack.iter().zip(head.files.iter());
         let sizes = sent.filter(|(_, packed)| matches!(packed, PackedFile::Sent(_)));
         let bytes: u64 = sizes.map(|(small, _)| small.entry.size.bytes()).sum();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        read(
-            &mut stream.recv,
-            (provider, transfer),
-            &mut self.buffer,
-            bytes,
-        )
-        .await?;
-        Ok(head)
+        let (bytes, from) = (len(bytes), (provider, transfer));
+        let Encoding::Zstd { len_bytes } = head.encoding else {
+            read(&mut stream.recv, from, &mut self.buffer, bytes).await?;
+            return Ok(head);
+        };
+        let frame_bytes = len(u64::from(len_bytes));
+        if !tree.job.options.policy.accepts_compressed || frame_bytes >= bytes {
+            return Err(FetchError::misbehaved(
+                provider,
+                "a compressed pack that was not accepted",
+            ));
+        }
+        read(&mut stream.recv, from, &mut self.frame, frame_bytes).await?;
+        if self.decompress(tree, bytes).await {
+            Ok(head)
+        } else {
+            Err(FetchError::misbehaved(
+                provider,
+                "a pack that cannot be decompressed",
+            ))
+        }
+    }
+
+    /// Makes the content of the frame; false unless it has exactly this length.
+    async fn decompress(&mut self, tree: &Tree<'_>, len_bytes: usize) -> bool {
+        let (frame, mut content) = (
+            std::mem::take(&mut self.frame),
+            std::mem::take(&mut self.buffer),
+        );
+        let decompress = move || {
+            content.resize(len_bytes, 0);
+            let written = zstd::bulk::decompress_to_buffer(&frame, &mut content[..]);
+            (frame, content, written.ok() == Some(len_bytes))
+        };
+        let (frame, content, is_whole) = tree.fetcher.tasks.blocking(decompress).await;
+        (self.frame, self.buffer) = (frame, content);
+        is_whole
     }
 
     async fn unpack(
@@ -209,6 +240,10 @@ impl PackWorker {
             Err(FetchError::Partial(PartialError::Failed))
         }
     }
+}
+
+fn len(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// What staging needs on its thread.
