@@ -256,6 +256,7 @@ impl Transfer {
         let _first = self.0.resumed_bytes.get_or_init(|| bytes);
         self.0.durable_bytes.store(bytes, Ordering::Relaxed);
         self.0.verified_bytes.store(bytes, Ordering::Relaxed);
+        self.0.told().speed = speed_from(bytes);
     }
 
     /// It is over; the first end counts.
@@ -269,6 +270,13 @@ impl Transfer {
             }
         }
     }
+}
+
+/// Counts from here: the first look has something to compare with.
+fn speed_from(bytes: u64) -> Speed {
+    let mut speed = Speed::default();
+    speed.handle_count(bytes, Instant::now());
+    speed
 }
 
 impl Shared {
@@ -327,7 +335,7 @@ impl Transfers {
                 peers: vec![peer],
                 state: State::Active,
                 ended: None,
-                speed: Speed::default(),
+                speed: speed_from(0),
                 via: Via::Unknown,
             }),
         }));

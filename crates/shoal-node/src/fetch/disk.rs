@@ -26,7 +26,7 @@ pub(super) const WRITES_AT_ONCE: usize = 3;
 const SYNC_BYTES: u64 = 8 << 20;
 /// Received bytes that are not durable, the stretch that is being synced included, before the
 /// receiver waits for the disk: bounds what a crash costs, and how far the disk may be behind.
-const UNSYNCED_MAX_BYTES: u64 = 48 << 20;
+const UNSYNCED_MAX_BYTES: u64 = 20 << 20;
 /// Time after which verified bytes are synced however few, so that a slow transfer is
 /// acknowledged too.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
