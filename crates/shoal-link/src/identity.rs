@@ -159,6 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_over_a_weak_key_is_no_node_certificate() {
+        let identity = Identity::generate();
+        let certified = identity.certified_key().unwrap();
+        let der = certified.cert[0].to_vec();
+        let key = *identity.node_id().as_bytes();
+        let at = der.windows(32).position(|bytes| bytes == key).unwrap();
+        for (first, rest, last) in [(1, 0, 0), (0, 0, 0), (0, 0, 0x80), (0xec, 0xff, 0x7f)] {
+            let mut weak = [rest; 32];
+            (weak[0], weak[31]) = (first, last);
+            let mut changed = der.clone();
+            changed[at..at + 32].copy_from_slice(&weak);
+            assert_eq!(node_id_in(&changed.into()), None, "{first} {rest} {last}");
+        }
+    }
+
+    #[test]
     fn the_marker_over_another_kind_of_key_is_no_node_certificate() {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let parameters = rcgen::CertificateParams::new([NODE_SERVER_NAME.to_owned()]).unwrap();

@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use self::links::Links;
 use self::receive::Attempt;
+use crate::open_files::fetches_at_once;
 use crate::share::Share;
 use crate::tasks::Tasks;
 use crate::transfers::{State, Transfer};
@@ -141,7 +142,7 @@ impl Fetcher {
         jobs: Vec<FetchJob>,
         ended: mpsc::Sender<(usize, Result<Fetched, FetchError>)>,
     ) {
-        let slots = Arc::new(Semaphore::new(FILES_AT_ONCE));
+        let slots = Arc::new(Semaphore::new(fetches_at_once(FILES_AT_ONCE)));
         for (position, job) in jobs.into_iter().enumerate() {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;

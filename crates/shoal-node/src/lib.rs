@@ -6,6 +6,7 @@
 
 mod budget;
 pub mod fetch;
+pub mod open_files;
 pub mod peer;
 pub mod plan;
 pub mod provide;

@@ -18,12 +18,14 @@ use std::fs::File;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_link::{RecvStream, SayError, SendStream, Stream, StreamError};
-use shoal_store::folder::OpenError;
+use shoal_store::folder::{Folder, OpenError};
 use shoal_store::hashing::HashList;
 use shoal_wire::grant::{GrantError, GrantParties};
 use shoal_wire::limits::HASH_PAGE_MAX;
 use shoal_wire::message::{Bounded, FileRequest, FileResponse, Outcome};
-use shoal_wire::{ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal, Scope, SignedGrant};
+use shoal_wire::{
+    ChunkRanges, Communication, Hash, NodeId, NodeName, Refusal, SafePath, Scope, SignedGrant,
+};
 use tokio::sync::mpsc;
 
 use self::compress::Probe;
@@ -35,6 +37,11 @@ use crate::transfers::{Direction, State, Transfers};
 /// How long a receiver may be silent. A dead one is noticed by the link long before; this bounds
 /// how long a stream can be held for nothing.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a file waits to be opened while too many others are: well below the time that a
+/// receiver waits for an answer.
+const OPEN_DEADLINE: Duration = Duration::from_secs(20);
+/// Wait before it is tried again.
+const OPEN_PAUSE: Duration = Duration::from_millis(100);
 /// Requests for chunks that may wait on one stream: a receiver asks again when it needs more.
 const WAITING_REQUESTS: usize = 4;
 
@@ -255,14 +262,33 @@ impl Provide {
     }
 
     async fn open(&self, shared: &SharedFile) -> Result<File, Stop> {
-        let (folder, path) = (self.share.folder().clone(), shared.entry.path.clone());
-        let opened = self.tasks.blocking(move || folder.open_file(&path)).await;
-        match opened {
-            Ok((file, stat)) if stat == shared.stat => Ok(file),
-            Ok(_) | Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
-                Err(self.withdrawn(shared))
+        let opened = self.reach(shared, Folder::open_file);
+        match opened.await? {
+            (file, stat) if stat == shared.stat => Ok(file),
+            _ => Err(self.withdrawn(shared)),
+        }
+    }
+
+    /// Asks the folder for a shared file; waits a while for others to be closed where too many
+    /// are open. A file that is not there is withdrawn.
+    async fn reach<T: Send + 'static>(
+        &self,
+        shared: &SharedFile,
+        ask: fn(&Folder, &SafePath) -> Result<T, OpenError>,
+    ) -> Result<T, Stop> {
+        let begun = Instant::now();
+        loop {
+            let (folder, path) = (self.share.folder().clone(), shared.entry.path.clone());
+            match self.tasks.blocking(move || ask(&folder, &path)).await {
+                Ok(reached) => return Ok(reached),
+                Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
+                    return Err(self.withdrawn(shared));
+                }
+                Err(OpenError::TooManyOpen) if begun.elapsed() < OPEN_DEADLINE => {
+                    tokio::time::sleep(OPEN_PAUSE).await;
+                }
+                Err(error) => return Err(refuse(Refusal::SourceUnreadable, error)),
             }
-            Err(error) => Err(refuse(Refusal::SourceUnreadable, error)),
         }
     }
 

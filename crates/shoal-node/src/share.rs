@@ -31,7 +31,7 @@ const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// A scan that took `t` is followed by a pause of this many `t`, so that scanning a large folder
 /// under constant change takes a fifth of one core at most.
 const SCAN_PAUSE_FACTOR: u32 = 4;
-/// Time between scans where changes cannot be watched.
+/// Time between scans where changes cannot be watched, or the disk does not show everything.
 const SCAN_INTERVAL_UNWATCHED: Duration = Duration::from_secs(30);
 /// Scans that may wait to be asked for: one under way and the next, callers beyond that wait.
 const SCAN_REQUESTS: usize = 2;
@@ -242,24 +242,31 @@ impl Inner {
         }
     }
 
-    async fn scan(&self) -> Result<Rescanned, ShareError> {
+    /// Scans; tells too whether the scan was complete.
+    async fn scan(&self) -> (Result<Rescanned, ShareError>, bool) {
         let (root, hidden) = (self.folder.path().to_owned(), self.hidden);
         let found = self.tasks.blocking(move || scan::scan(&root, hidden)).await;
         let readable = found.is_some();
-        let scanned = self.table().scanned(found.unwrap_or_default());
-        if self.table().has_unhashed() {
+        let found = found.unwrap_or_else(scan::Found::nothing);
+        let is_complete = found.is_complete;
+        let scanned = self.table().scanned(found);
+        let has_unhashed = self.table().has_unhashed();
+        if has_unhashed {
             self.all_hashed.send_replace(false);
             hashing::look_up(self).await;
         }
-        if scanned.changed + scanned.removed > 0 {
+        // Whoever hashes waits for it too.
+        if has_unhashed || scanned.changed + scanned.removed > 0 {
             tracing::debug!(?scanned, "scanned");
             self.tell();
         }
-        readable
-            .then_some(scanned)
-            .ok_or_else(|| ShareError::Unreadable {
-                path: self.folder.path().to_owned(),
-            })
+        let unreadable = || ShareError::Unreadable {
+            path: self.folder.path().to_owned(),
+        };
+        (
+            readable.then_some(scanned).ok_or_else(unreadable),
+            is_complete,
+        )
     }
 }
 
@@ -274,7 +281,7 @@ async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
     let mut hashes = false;
     loop {
         let started = Instant::now();
-        let scanned = inner.scan().await;
+        let (scanned, is_complete) = inner.scan().await;
         let took = started.elapsed();
         if let Err(error) = &scanned {
             tracing::warn!(%error, "nothing is offered");
@@ -294,19 +301,24 @@ async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
                 Some(request) => Some(request),
                 None => return,
             },
-            () = due(&watch, pause) => None,
+            () = due(&watch, pause, is_complete) => None,
         };
     }
 }
 
 /// Waits for a change and the pause after the last scan, or for the interval where nothing tells
-/// of changes.
-async fn due(watch: &watch::Watch, pause: Duration) {
-    if watch.is_live() {
-        tokio::time::sleep(pause).await;
-        watch.changed().await;
-        tokio::time::sleep(SCAN_INTERVAL_MIN).await;
-    } else {
-        tokio::time::sleep(SCAN_INTERVAL_UNWATCHED.max(pause)).await;
+/// of changes or that scan could not see everything.
+async fn due(watch: &watch::Watch, pause: Duration, is_complete: bool) {
+    let interval = SCAN_INTERVAL_UNWATCHED.max(pause);
+    if !watch.is_live() {
+        return tokio::time::sleep(interval).await;
     }
+    tokio::time::sleep(pause).await;
+    if is_complete {
+        watch.changed().await;
+    } else {
+        // Either way it is time for another look.
+        let _changed = tokio::time::timeout(interval, watch.changed()).await;
+    }
+    tokio::time::sleep(SCAN_INTERVAL_MIN).await;
 }

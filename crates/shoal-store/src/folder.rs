@@ -114,6 +114,9 @@ pub enum OpenError {
     /// The path leads through a link, which is never followed.
     #[error("the path leads through a symbolic link: name the file itself")]
     Symlink,
+    /// This process may not open another file.
+    #[error("too many files are open here: raise the limit (ulimit -n)")]
+    TooManyOpen,
     /// Something else failed.
     #[error("the file cannot be opened: check its disk")]
     Other(#[source] io::Error),
@@ -126,6 +129,7 @@ impl From<io::Error> for OpenError {
             Some(Errno::LOOP | Errno::XDEV) => Self::Symlink,
             Some(Errno::ACCESS | Errno::PERM) => Self::Denied,
             Some(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => Self::NotRegular,
+            Some(Errno::MFILE | Errno::NFILE) => Self::TooManyOpen,
             _ => Self::Other(error),
         }
     }

@@ -35,6 +35,7 @@ pub use self::error::{FinishError, PartialError};
 pub use self::finishing::FinishOptions;
 pub(crate) use self::name::TEMPORARY_SUFFIX;
 pub use self::name::is_partial_name;
+pub use self::opening::remove_left_state;
 pub use self::syncing::{Synced, Syncing};
 pub use self::writing::ChunkWriter;
 
@@ -379,7 +380,11 @@ impl Partial {
 
     fn error_unless_room(&mut self, error: io::Error) -> PartialError {
         let error = self.error_of(error);
-        self.failed = !matches!(error, PartialError::NoSpace { .. });
+        let is_room = matches!(
+            error,
+            PartialError::NoSpace { .. } | PartialError::Exhausted { .. }
+        );
+        self.failed = !is_room;
         error
     }
 

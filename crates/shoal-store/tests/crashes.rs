@@ -9,7 +9,9 @@ use std::path::Path;
 
 use shoal_store::folder::Folder;
 use shoal_store::hashing::{HashList, chunk_hash};
-use shoal_store::partial::{ChunkWriter, Content, FinishOptions, Partial, Source};
+use shoal_store::partial::{
+    ChunkWriter, Content, FinishOptions, Partial, Source, remove_left_state,
+};
 use shoal_wire::{ChunkIndex, ChunkLayout, FileSize, SafePath};
 use tempfile::TempDir;
 
@@ -186,6 +188,22 @@ fn a_crash_between_link_and_unlink_leaves_the_finished_file_whole() {
         fs::read(root.path().join("file")).expect("read"),
         script.bytes
     );
+}
+
+#[test]
+fn the_state_that_a_crash_left_beside_a_finished_file_is_removed_and_that_of_a_part_stays() {
+    let script = Script::new();
+    let root = tempfile::tempdir().expect("temporary folder");
+    let snapshots = script.run(root.path());
+    let crashed = copy_of(snapshots[snapshots.len() - 2].path());
+    let folder = Folder::open(crashed.path()).expect("opened");
+    let target: SafePath = "file".parse().expect("safe");
+    remove_left_state(&folder, &target);
+    assert!(crashed.path().join(STATE).exists());
+    fs::rename(crashed.path().join(PART), crashed.path().join("file")).expect("renamed");
+    remove_left_state(&folder, &target);
+    assert!(!crashed.path().join(STATE).exists());
+    assert_eq!(script.check(crashed.path()), 0);
 }
 
 /// What a step of the script did.

@@ -143,4 +143,18 @@ mod tests {
             assert!(text.parse::<Hash>().is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn a_weak_key_vouches_for_nothing() {
+        // Without the strict rules this signature is everybody's under the first of these keys.
+        let mut forged = [0; 64];
+        forged[0] = 1;
+        for (first, rest, last) in [(1, 0, 0), (0, 0, 0), (0, 0, 0x80), (0xec, 0xff, 0x7f)] {
+            let mut weak = [rest; 32];
+            (weak[0], weak[31]) = (first, last);
+            for message in [&b"a grant"[..], b"", b"another"] {
+                assert!(!Signature::new(forged).verifies(&NodeId::new(weak), message));
+            }
+        }
+    }
 }

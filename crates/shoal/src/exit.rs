@@ -234,6 +234,7 @@ fn is_of_folder(error: &shoal_store::partial::PartialError) -> bool {
             | PartialError::FolderGone { .. }
             | PartialError::Blocked { .. }
             | PartialError::Busy
+            | PartialError::TooManyOpen
             | PartialError::ReservedName
     )
 }

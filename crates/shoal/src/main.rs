@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     };
     let output = Output::new(arguments.json);
     output::start_logging(&output);
+    shoal_node::open_files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

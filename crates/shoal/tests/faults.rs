@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
+use support::disk::skipped;
 use support::{CTRL_D, Daemon, Ended, Server, Terminal, World, b3sum, eventually, noise, text};
 
 /// Names that travel: CSI as one character, a bidirectional override, a zero-width space, bytes
@@ -311,6 +312,40 @@ fn an_expired_certificate_is_refused_with_code_6_even_when_it_is_listed() {
     let mut peer = world.start_peer("anna", &typed);
     assert_eq!(peer.event("error")["code"], 6);
     assert_eq!(peer.wait(), 6);
+}
+
+#[test]
+fn a_server_shows_no_certificate_over_a_weak_key() {
+    let world = World::new();
+    let mut make = Command::new("openssl");
+    make.args([
+        "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-days", "9",
+    ])
+    .args([
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "weak.key",
+        "-out",
+        "weak.crt",
+    ])
+    .current_dir(world.path(""));
+    if !make.output().is_ok_and(|made| made.status.success()) {
+        return skipped("openssl makes no weak key here");
+    }
+    let typed = [
+        "server",
+        "--addr",
+        "127.0.0.1:0",
+        "--key",
+        "weak.key",
+        "--cert",
+        "weak.crt",
+    ];
+    let refused = world
+        .run(&[&typed[..], &["--files-dir", "."]].concat())
+        .expect(11);
+    assert!(refused.stderr.contains("key"), "{refused:?}");
 }
 
 #[track_caller]

@@ -2,12 +2,13 @@
 //! a clear error with its code, nothing wrong under a final name, and the same command goes on.
 //!
 //! The disks are small ones in memory, mounted for one shell only; where mounting is not allowed
-//! these tests have nothing to show and end at once.
+//! these tests have nothing to show, say so and end at once.
 
 mod support;
 
 use std::process::Command;
 
+use support::disk::skipped;
 use support::{Ended, World, noise};
 
 /// Fails where a step of a script fails; `get` keeps its exit code in `$code`.
@@ -80,12 +81,43 @@ diff -r got/set anna/files/set
     );
 }
 
+#[test]
+fn a_disk_that_is_out_of_names_is_told_from_a_full_one_and_the_next_fetch_brings_the_rest() {
+    let world = World::new();
+    for number in 0..60_u64 {
+        world.write("anna", &format!("set/{number}"), noise(9_000, number));
+    }
+    world.write("anna", "big.bin", noise(12 << 20, 99));
+    in_small_disk(
+        &world,
+        r#"
+mount -t tmpfs -o size=64m,nr_inodes=30 none got
+get anna:set; expect 10
+grep -q "out of file names" out
+mount -o remount,nr_inodes=100 got
+get anna:set; expect 0
+diff -r got/set anna/files/set
+[ "$(ls -A got)" = set ]
+umount got
+
+mount -t tmpfs -o size=64m,nr_inodes=1 none got
+get big.bin; expect 10
+grep -q "out of file names" out
+mount -o remount,nr_inodes=2 got
+get big.bin; expect 10
+mount -o remount,nr_inodes=10 got
+get big.bin; expect 0
+cmp got/big.bin anna/files/big.bin
+"#,
+    );
+}
+
 /// Runs a script in a mount namespace of its own, with a server and anna outside.
 fn in_small_disk(world: &World, script: &str) {
     let mut probe = Command::new("unshare");
     let may_mount = probe.args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
     if !may_mount.status().is_ok_and(|status| status.success()) {
-        return;
+        return skipped("only root may mount a disk, and not everywhere");
     }
     let server = world.server();
     let _anna = world.peer("anna", &server);

@@ -10,11 +10,9 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use support::moments::{Moment, names_in, seeded};
 use support::{Daemon, Ended, Server, World, b3sum, noise};
 
 const MIB: u64 = 1 << 20;
@@ -170,41 +168,6 @@ fn a_server_killed_at_2_random_moments_of_24_transfers_between_peers_stops_none_
     }
 }
 
-/// A random moment of transfers that write into one folder.
-enum Moment {
-    /// So many bytes are on the disk.
-    Written(u64),
-    /// So much time has passed since the start; early enough to meet the look-up too.
-    Passed(Duration),
-}
-
-impl Moment {
-    fn random(random: &mut StdRng, total_bytes: u64) -> Self {
-        if random.random_bool(0.75) {
-            Self::Written(random.random_range(1..=total_bytes))
-        } else {
-            Self::Passed(Duration::from_micros(random.random_range(0..60_000)))
-        }
-    }
-
-    /// Waits for it, or until `look` says that all is over.
-    fn wait(&self, folder: &Path, mut look: impl FnMut() -> bool) {
-        let started = Instant::now();
-        loop {
-            let is_over = look();
-            let is_now = match self {
-                Self::Written(bytes) => written_bytes(folder) >= *bytes,
-                Self::Passed(time) => started.elapsed() >= *time,
-            };
-            if is_over || is_now {
-                return;
-            }
-            assert!(started.elapsed() < support::DEADLINE, "nothing moves");
-            std::thread::yield_now();
-        }
-    }
-}
-
 /// A file as it should arrive.
 #[derive(Debug, Clone)]
 struct Sample {
@@ -329,49 +292,13 @@ fn start_order(world: &World, order: &[String]) -> Daemon {
     )
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "a test that fails shows it, and with it how to repeat the failure"
-)]
-fn seeded(part: &str) -> StdRng {
-    let given = std::env::var("SHOAL_TEST_SEED").ok();
-    let seed = given.map_or_else(rand::random, |text| text.parse().expect("a number"));
-    println!("SHOAL_TEST_SEED={seed} repeats the moments of '{part}'");
-    StdRng::seed_from_u64(seed)
-}
-
 fn sum(files: &[Sample]) -> u64 {
     files.iter().map(|file| file.size).sum()
 }
 
-/// A kill between the rename and the removal of its records may leave those, and no more.
 #[track_caller]
 fn assert_no_part(folder: &Path) {
     let names = names_in(folder);
-    let is_part = |name: &&String| name.starts_with('.') && !name.ends_with(".shoal-state");
+    let is_part = |name: &&String| name.starts_with('.');
     assert_eq!(names.iter().find(is_part), None, "{names:?}");
-}
-
-/// What is in a folder, sorted; nothing where it is missing.
-fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = entries(folder)
-        .iter()
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .collect();
-    names.sort();
-    names
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect()
-}
-
-/// What the files in a folder take on the disk.
-fn written_bytes(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let blocks = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.blocks());
-    entries(folder).iter().map(|path| blocks(path) * 512).sum()
 }

@@ -18,6 +18,7 @@ use shoal_store::partial::{
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash, SafePath};
 
 use super::Durability;
+use super::error::FetchError;
 use crate::tasks::{Running, Tasks};
 
 /// Pieces that are hashed and written at once: while one waits for the disk, another is hashed.
@@ -289,17 +290,18 @@ impl Disk {
     }
 
     /// Gives the complete file its final name; unless durability was waived, it is durable then.
-    pub(super) async fn finish(mut self, options: FinishOptions) -> Result<Hash, FinishError> {
-        if self.settle_sync().await.is_err() {
-            return Err(FinishError::Failed);
-        }
+    pub(super) async fn finish(mut self, options: FinishOptions) -> Result<Hash, FetchError> {
+        self.settle_sync().await?;
         let (partial, durability) = (self.partial, self.durability);
-        self.tasks
-            .blocking(move || match durability {
-                Durability::Synced => partial.finish(&options),
-                Durability::Unsynced => partial.finish_unsynced(&options),
-            })
-            .await
+        let finish = move || match durability {
+            Durability::Synced => partial.finish(&options),
+            Durability::Unsynced => partial.finish_unsynced(&options),
+        };
+        let finished = self.tasks.blocking(finish).await;
+        finished.map_err(|error| match error {
+            FinishError::Disk(error) => error.into(),
+            other => other.into(),
+        })
     }
 
     /// Waits for the oldest write, if there is one.

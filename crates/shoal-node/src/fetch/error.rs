@@ -143,7 +143,9 @@ impl FetchError {
             Self::TargetExists { .. }
             | Self::Collision { .. }
             | Self::Finish(FinishError::TargetExists) => Refusal::TargetExists,
-            Self::Partial(PartialError::NoSpace { .. }) => Refusal::NoSpace,
+            Self::Partial(PartialError::NoSpace { .. } | PartialError::Exhausted { .. }) => {
+                Refusal::NoSpace
+            }
             Self::Finish(FinishError::WrongRoot { .. }) => Refusal::BadChunk,
             Self::Partial(_) | Self::Finish(_) | Self::OtherFileSystem { .. } => {
                 Refusal::WriteFailed

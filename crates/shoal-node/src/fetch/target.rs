@@ -2,6 +2,7 @@
 
 use shoal_store::folder::{Folder, OpenError};
 use shoal_store::hashing::hash_file;
+use shoal_store::partial::remove_left_state;
 use shoal_wire::{FileSize, Hash, SafePath};
 
 /// What lies at a target, compared with what is wanted.
@@ -27,7 +28,8 @@ pub(super) fn look(
     let (file, stat) = match folder.open_file(target) {
         Ok(opened) => opened,
         Err(OpenError::NotFound) => return Target::Absent,
-        // Opening the partial says what is in the way.
+        // Opening the partial says what is in the way; nothing is replaced unasked by its end.
+        Err(OpenError::TooManyOpen | OpenError::Other(_)) => return Target::Absent,
         Err(OpenError::Symlink) if is_behind_a_link(folder, target) => return Target::Absent,
         Err(_) => return Target::Different,
     };
@@ -38,7 +40,10 @@ pub(super) fn look(
         return Target::SameSize;
     };
     match hash_file(&file, size, &|| false) {
-        Ok(hashes) if hashes.root() == root => Target::Same(root),
+        Ok(hashes) if hashes.root() == root => {
+            remove_left_state(folder, target);
+            Target::Same(root)
+        }
         _ => Target::Different,
     }
 }

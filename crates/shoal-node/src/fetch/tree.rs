@@ -31,6 +31,7 @@ use self::landing::Landing;
 use self::listing::Large;
 use self::packs::PackWorker;
 use super::{Durability, FetchError, FetchJob, FetchPolicy, Fetched, Fetcher, ROUND_PAUSE, Source};
+use crate::open_files::fetches_at_once;
 use crate::transfers::{Direction, State, Transfer, Transfers};
 
 /// Streams that packs are fetched on side by side: one is read while others are written to disk.
@@ -302,7 +303,7 @@ impl Tree<'_> {
             packs.push((worker, receiver));
         }
         let (mut to_large, mut large) = (Vec::new(), Vec::new());
-        for _ in 0..LARGE_AT_ONCE {
+        for _ in 0..fetches_at_once(LARGE_AT_ONCE) {
             let (sender, receiver) = mpsc::channel(1);
             to_large.push(sender);
             large.push(receiver);

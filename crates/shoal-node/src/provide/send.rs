@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shoal_link::SendStream;
-use shoal_store::folder::{FileStat, stat_of};
+use shoal_store::folder::{FileStat, Folder, stat_of};
 use shoal_store::hashing::ChunkHasher;
 use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
@@ -127,16 +127,11 @@ impl Provide {
 
     /// The same file must still lie at its path: another one may have been renamed over it.
     async fn confirm_unchanged(&self, serving: &Serving) -> Result<(), Stop> {
-        let folder = self.share.folder().clone();
-        let (path, stat) = (serving.shared.entry.path.clone(), serving.shared.stat);
-        let unchanged = self
-            .tasks
-            .blocking(move || folder.stat(&path).is_ok_and(|now| now == stat))
-            .await;
-        if unchanged {
+        let shared = &serving.shared;
+        if self.reach(shared, Folder::stat).await? == shared.stat {
             Ok(())
         } else {
-            Err(self.withdrawn(&serving.shared))
+            Err(self.withdrawn(shared))
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Regular files only; symbolic links are neither followed nor offered. `.shoalignore` files have
 //! the syntax of `.gitignore`. Hidden files are skipped unless asked for, downloads under way
-//! always. Names that cannot travel (see [`SafePath`]) are skipped and counted.
+//! always. Names that cannot travel (see [`SafePath`]) are skipped and counted. What the disk or the
+//! system could not show this time is told apart from what is gone.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -17,19 +20,63 @@ const IGNORE_FILE: &str = ".shoalignore";
 /// Most names in one warning about what was skipped.
 const NAMED_IN_WARNING: usize = 3;
 
-/// What a walk found. `None` when the folder itself cannot be read.
-pub(super) fn scan(root: &Path, hidden: bool) -> Option<BTreeMap<SafePath, FileStat>> {
-    std::fs::read_dir(root).ok()?;
-    let mut found = BTreeMap::new();
-    let mut skipped = Skipped::default();
-    for entry in walk_builder(root, hidden).build() {
-        match entry {
-            Ok(entry) => note(&entry, root, &mut found, &mut skipped),
-            Err(error) => skipped.count(error.to_string()),
+/// What a walk found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) files: BTreeMap<SafePath, FileStat>,
+    /// Whether what was not found is not there: nothing failed that may work the next time.
+    pub(super) is_complete: bool,
+}
+
+impl Found {
+    /// Nothing, and that is all there is.
+    pub(super) fn nothing() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            is_complete: true,
         }
     }
-    skipped.warn(root);
-    Some(found)
+}
+
+/// Walks a folder. `None` when the folder itself is gone or may not be read.
+pub(super) fn scan(root: &Path, hidden: bool) -> Option<Found> {
+    match std::fs::read_dir(root) {
+        Err(error) if is_lasting(&error) => return None,
+        Ok(_) | Err(_) => {}
+    }
+    let mut walked = Walked::default();
+    for entry in walk_builder(root, hidden).build() {
+        match entry {
+            Ok(entry) => walked.note(&entry, root),
+            Err(error) => {
+                walked.failed(error.io_error());
+                walked.skipped.count(error.to_string());
+            }
+        }
+    }
+    walked.skipped.warn(root);
+    let unruled = walked.unruled;
+    walked
+        .files
+        .retain(|path, _| !unruled.iter().any(|folder| is_below(path, folder)));
+    Some(Found {
+        files: walked.files,
+        is_complete: !walked.has_failed,
+    })
+}
+
+/// Whether an error says how things are, and not only that the system could not look.
+fn is_lasting(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(
+        error.kind(),
+        NotFound | NotADirectory | IsADirectory | PermissionDenied
+    )
+}
+
+fn is_below(path: &SafePath, folder: &[u8]) -> bool {
+    let rest = path.as_bytes().strip_prefix(folder);
+    rest.is_some_and(|rest| folder.is_empty() || rest.starts_with(b"/"))
 }
 
 /// A walk under the rules of what is offered: folders, files, links and whatever else is there.
@@ -43,37 +90,71 @@ pub(super) fn walk_builder(root: &Path, hidden: bool) -> ignore::WalkBuilder {
     walk
 }
 
-fn note(
-    entry: &ignore::DirEntry,
-    root: &Path,
-    found: &mut BTreeMap<SafePath, FileStat>,
-    skipped: &mut Skipped,
-) {
-    let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-    let name = entry.file_name();
-    if !is_file || name == IGNORE_FILE {
-        return;
-    }
-    let Ok(relative) = entry.path().strip_prefix(root) else {
-        return;
-    };
-    let path = match SafePath::new(relative.as_os_str().as_bytes()) {
-        Ok(path) => path,
-        Err(error) => {
-            let name = shoal_wire::escape(relative.as_os_str().as_bytes());
-            skipped.count(format!("{name}: {error}"));
+#[derive(Default)]
+struct Walked {
+    files: BTreeMap<SafePath, FileStat>,
+    skipped: Skipped,
+    has_failed: bool,
+    /// Folders whose rules could not be read: nothing below them is offered.
+    unruled: Vec<Vec<u8>>,
+}
+
+impl Walked {
+    fn note(&mut self, entry: &ignore::DirEntry, root: &Path) {
+        let Ok(relative) = entry.path().strip_prefix(root) else {
+            return;
+        };
+        let relative = relative.as_os_str().as_bytes();
+        if entry.file_type().is_some_and(|kind| kind.is_dir())
+            && let Err(error) = check_rules(entry.path())
+        {
+            self.failed(Some(&error));
+            let rules = entry.path().join(IGNORE_FILE);
+            let what = format!("what is below {}: {error}", rules.display());
+            self.skipped.count(what);
+            self.unruled.push(relative.to_owned());
+        }
+        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+        if !is_file || entry.file_name() == IGNORE_FILE {
             return;
         }
-    };
-    // A file that vanished since its folder was read is simply not there.
-    let Ok(metadata) = entry.metadata() else {
-        return;
-    };
-    let stat = FileStat::from(&metadata);
-    if stat.entry_size().is_some() {
-        found.insert(path, stat);
-    } else {
-        skipped.count(format!("{path}: larger than the largest file"));
+        let path = match SafePath::new(relative) {
+            Ok(path) => path,
+            Err(error) => {
+                let name = shoal_wire::escape(relative);
+                self.skipped.count(format!("{name}: {error}"));
+                return;
+            }
+        };
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // One that vanished since its folder was read is simply not there.
+            Err(error) => {
+                self.failed(error.io_error());
+                return;
+            }
+        };
+        let stat = FileStat::from(&metadata);
+        if stat.entry_size().is_some() {
+            self.files.insert(path, stat);
+        } else {
+            let what = format!("{path}: larger than the largest file");
+            self.skipped.count(what);
+        }
+    }
+
+    fn failed(&mut self, error: Option<&io::Error>) {
+        self.has_failed |= error.is_some_and(|error| !is_lasting(error));
+    }
+}
+
+/// Whether a folder's rules, if it has any, can be read: the walk itself takes rules that it cannot
+/// read for none.
+fn check_rules(folder: &Path) -> io::Result<()> {
+    match File::open(folder.join(IGNORE_FILE)) {
+        Ok(mut rules) => rules.read(&mut [0]).map(drop),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -107,7 +188,8 @@ mod tests {
 
     fn names(root: &Path, hidden: bool) -> Vec<String> {
         let found = scan(root, hidden).unwrap();
-        found.keys().map(ToString::to_string).collect()
+        assert!(found.is_complete);
+        found.files.keys().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -150,7 +232,19 @@ mod tests {
     #[test]
     fn a_folder_that_is_gone_is_told_from_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(scan(folder.path(), false), Some(BTreeMap::new()));
+        assert_eq!(scan(folder.path(), false), Some(Found::nothing()));
         assert_eq!(scan(&folder.path().join("gone"), false), None);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_read_hide_what_is_below_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        // A folder opens as a file and cannot be read as one.
+        fs::create_dir_all(root.join("a/b").join(IGNORE_FILE)).unwrap();
+        for file in ["a/b/ruled", "a/b!", "b"] {
+            fs::write(root.join(file), "x").unwrap();
+        }
+        assert_eq!(names(root, false), ["a/b!", "b"]);
     }
 }

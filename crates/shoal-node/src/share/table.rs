@@ -11,6 +11,7 @@ use shoal_store::folder::FileStat;
 use shoal_wire::limits::{ANNOUNCE_MAX_ENTRIES, BATCH_TARGET_BYTES};
 use shoal_wire::{FileEntry, Hash, SafePath};
 
+use super::scan::Found;
 use super::{Batch, Rescanned, SharedFile, Totals};
 
 /// Bytes of an entry in a batch besides its path: size, time, mode, hash and their tags, at most.
@@ -93,23 +94,27 @@ impl Table {
         (page, false)
     }
 
-    /// Takes over what a complete scan found. Files whose stat is the same keep their hash.
-    pub(super) fn scanned(&mut self, found: BTreeMap<SafePath, FileStat>) -> Rescanned {
-        let gone: Vec<SafePath> = self
-            .files
-            .keys()
-            .filter(|path| !found.contains_key(*path))
-            .cloned()
-            .collect();
+    /// Takes over what a scan found. Files whose stat is the same keep their hash; those that could
+    /// not be hashed are tried again. What a complete scan did not find is gone.
+    pub(super) fn scanned(&mut self, found: Found) -> Rescanned {
+        let Found {
+            files: found,
+            is_complete,
+        } = found;
+        let is_gone = |path: &&SafePath| is_complete && !found.contains_key(*path);
+        let gone: Vec<SafePath> = self.files.keys().filter(is_gone).cloned().collect();
         let removed = gone.len() as u64;
         for path in gone {
             self.remove(&path);
         }
         let mut changed = 0;
         for (path, stat) in found {
-            if self.file(&path).is_none_or(|known| known.stat != stat)
-                && let Some(size) = stat.entry_size()
-            {
+            let known = self.file(&path).filter(|known| known.stat == stat);
+            if let Some(known) = known {
+                if known.entry.hash.is_none() {
+                    self.unhashed.insert(path);
+                }
+            } else if let Some(size) = stat.entry_size() {
                 let entry = FileEntry {
                     path,
                     size,
@@ -253,11 +258,15 @@ mod tests {
         }
     }
 
-    fn found(paths: &[&str]) -> BTreeMap<SafePath, FileStat> {
-        paths
-            .iter()
-            .map(|path| (path.parse().unwrap(), stat(3, 5)))
-            .collect()
+    fn found(paths: &[&str]) -> Found {
+        found_all(paths.iter().map(|path| (path.parse().unwrap(), stat(3, 5))))
+    }
+
+    fn found_all(files: impl Iterator<Item = (SafePath, FileStat)>) -> Found {
+        Found {
+            files: files.collect(),
+            is_complete: true,
+        }
     }
 
     fn names(entries: &[FileEntry]) -> Vec<String> {
@@ -314,7 +323,7 @@ mod tests {
         assert!(!table.hashed(&a, &stat(4, 5), Hash::new([2; 32])));
         assert_eq!(table.scanned(found(&["a"])).changed, 0);
         assert!(table.by_hash(&hash).is_some() && !table.has_unhashed());
-        table.scanned(BTreeMap::from([(a.clone(), stat(3, 6))]));
+        table.scanned(found_all([(a.clone(), stat(3, 6))].into_iter()));
         assert!(table.by_hash(&hash).is_none() && table.has_unhashed());
         assert_eq!(
             table.totals(),
@@ -327,13 +336,29 @@ mod tests {
     }
 
     #[test]
+    fn what_an_incomplete_scan_did_not_see_stays_and_what_was_not_hashed_is_tried_again() {
+        let mut table = Table::default();
+        table.scanned(found(&["a", "b"]));
+        let a: SafePath = "a".parse().unwrap();
+        table.unhashable(&a, &stat(3, 5));
+        table.unhashable(&"b".parse().unwrap(), &stat(3, 5));
+        assert!(!table.has_unhashed());
+        let mut incomplete = found(&["a", "c"]);
+        incomplete.is_complete = false;
+        let scanned = table.scanned(incomplete);
+        assert_eq!((scanned.files, scanned.removed), (3, 0));
+        let tried = table.unhashed_after(None, 9);
+        assert_eq!(tried.len(), 2);
+        assert_eq!(table.scanned(found(&["a"])).removed, 2);
+    }
+
+    #[test]
     fn a_batch_stays_within_one_announce() {
         let mut table = Table::default();
         let many = (0..ANNOUNCE_MAX_ENTRIES + 10).map(|number| format!("f{number}"));
-        table.scanned(
-            many.map(|path| (path.parse().unwrap(), stat(1, 1)))
-                .collect(),
-        );
+        table.scanned(found_all(
+            many.map(|path| (path.parse().unwrap(), stat(1, 1))),
+        ));
         let (batch, seen) = table.batch_after(0);
         assert_eq!(
             (batch.added.len(), batch.complete),

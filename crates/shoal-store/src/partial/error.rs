@@ -24,6 +24,21 @@ pub enum PartialError {
         /// What is free, in bytes.
         available: u64,
     },
+    /// The disk has room and takes no more all the same: it is out of names, or this user's quota
+    /// is used up.
+    #[error(
+        "the disk of {} takes nothing more: it is out of file names (see df -i) or your quota is used up; remove files and resume",
+        path.display()
+    )]
+    Exhausted {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// This process may not open another file.
+    #[error(
+        "too many files are open: raise the limit (ulimit -n) or fetch less at once, then resume"
+    )]
+    TooManyOpen,
     /// This user may not write there, or the disk is mounted read-only.
     #[error("{} may not be written: check its permissions and that its disk is writable", path.display())]
     Denied {
@@ -58,7 +73,7 @@ pub enum PartialError {
     #[error("an earlier write to the disk failed: open the download again")]
     Failed,
     /// Something else failed.
-    #[error("{} cannot be written: check its disk", path.display())]
+    #[error("{} cannot be written: {source}; check its disk, then resume", path.display())]
     Io {
         /// The folder.
         path: PathBuf,
@@ -67,15 +82,24 @@ pub enum PartialError {
     },
 }
 
+/// What anything that is written takes at least, in bytes.
+const BLOCK_BYTES: u64 = 4096;
+
 impl PartialError {
     /// Sorts what the system answered; `needed` is what the missing chunks take, in bytes.
     pub fn of(folder: &Folder, needed: u64, source: io::Error) -> Self {
         let path = folder.path().to_owned();
         match Errno::from_io_error(&source) {
-            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace {
-                needed,
-                available: folder.free_bytes().unwrap_or(0),
-            },
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                let needed = needed.max(BLOCK_BYTES);
+                let available = folder.free_bytes().unwrap_or(0);
+                if needed > available {
+                    Self::NoSpace { needed, available }
+                } else {
+                    Self::Exhausted { path }
+                }
+            }
+            Some(Errno::MFILE | Errno::NFILE) => Self::TooManyOpen,
             Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Self::Denied { path },
             Some(Errno::NOENT) => Self::FolderGone { path },
             Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO) => {
@@ -92,7 +116,12 @@ impl From<FolderError> for PartialError {
             FolderError::Missing { path } => Self::FolderGone { path },
             FolderError::Denied { path } => Self::Denied { path },
             FolderError::NotAFolder { path } => Self::Blocked { path },
-            FolderError::Other { path, source } => Self::Io { path, source },
+            FolderError::Other { path, source } => match Errno::from_io_error(&source) {
+                // A folder takes a name and a block.
+                Some(Errno::NOSPC | Errno::DQUOT) => Self::Exhausted { path },
+                Some(Errno::MFILE | Errno::NFILE) => Self::TooManyOpen,
+                _ => Self::Io { path, source },
+            },
         }
     }
 }
@@ -124,6 +153,6 @@ pub enum FinishError {
     #[error("an earlier write to the disk failed: open the download again")]
     Failed,
     /// The disk refused.
-    #[error("the file cannot be completed: check the disk's room and permissions, then resume")]
-    Io(#[from] io::Error),
+    #[error(transparent)]
+    Disk(#[from] PartialError),
 }

@@ -12,7 +12,7 @@ use shoal_wire::Hash;
 
 use super::Partial;
 use super::disk;
-use super::error::FinishError;
+use super::error::{FinishError, PartialError};
 use crate::attributes;
 use crate::hashing;
 use crate::platform;
@@ -79,20 +79,25 @@ impl Partial {
         }
     }
 
-    fn complete(&self, options: &FinishOptions, durably: bool) -> Result<(), FinishError> {
-        if !disk::leads_to(&self.folder, &self.names.part, &self.part)? {
+    fn complete(&mut self, options: &FinishOptions, durably: bool) -> Result<(), FinishError> {
+        let is_ours = disk::leads_to(&self.folder, &self.names.part, &self.part);
+        if !is_ours.map_err(|error| self.refused(error))? {
             return Err(FinishError::PartGone);
         }
         let mode = (options.mode & 0o777) | 0o600;
-        self.part.set_permissions(Permissions::from_mode(mode))?;
         let times = FileTimes::new().set_modified(attributes::time_of(options.mtime_ns));
-        self.part.set_times(times)?;
-        if durably {
-            self.part.sync_all()?;
+        self.part
+            .set_permissions(Permissions::from_mode(mode))
+            .and_then(|()| self.part.set_times(times))
+            .map_err(|error| self.refused(error))?;
+        if durably && let Err(error) = self.part.sync_all() {
+            // The next sync would succeed whatever became of the bytes that this one lost.
+            self.failed = true;
+            return Err(self.refused(error));
         }
         self.rename(options.replace)?;
         if durably {
-            platform::sync_folder(self.folder.handle())?;
+            platform::sync_folder(self.folder.handle()).map_err(|error| self.refused(error))?;
         }
         // A state that a crash leaves behind is removed when the target is next opened.
         if let Err(error) = disk::remove(&self.folder, &self.names.state) {
@@ -111,8 +116,13 @@ impl Partial {
         };
         renamed.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY) => FinishError::TargetExists,
-            _ => FinishError::Io(error),
+            _ => self.refused(error),
         })
+    }
+
+    /// Nothing more of the content is needed by now: at most a name for it.
+    fn refused(&self, error: io::Error) -> FinishError {
+        FinishError::Disk(PartialError::of(&self.folder, 0, error))
     }
 
     /// After an error: what is verified is recorded, and nobody else can read the part.
@@ -123,6 +133,9 @@ impl Partial {
         }
         if let Err(error) = self.part.set_permissions(Permissions::from_mode(0o600)) {
             tracing::debug!(%error, "the part's permissions could not be set back");
+        }
+        if self.failed {
+            return;
         }
         if let Err(error) = self.sync() {
             tracing::warn!(%error, "verified chunks could not be recorded");

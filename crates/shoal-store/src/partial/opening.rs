@@ -151,6 +151,23 @@ impl Partial {
     }
 }
 
+/// Removes the state that a crash left beside a finished file: after its part got the final name,
+/// before its records went. Where there is a part, the state is that download's and stays.
+pub fn remove_left_state(folder: &Folder, target: &SafePath) {
+    let parent = target.parent().map(|parent| folder.subfolder(&parent));
+    let Ok(parent) = parent.transpose() else {
+        return;
+    };
+    let folder = parent.as_ref().unwrap_or(folder);
+    let names = Names::of(target.file_name());
+    if !matches!(find_part(folder, &names), Ok(Found::Missing)) {
+        return;
+    }
+    if let Err(error) = disk::remove(folder, &names.state) {
+        tracing::debug!(%error, "the state of a finished download was left behind");
+    }
+}
+
 enum Found {
     Locked(File),
     Missing,

@@ -134,7 +134,7 @@ impl Partial {
     ///
     /// # Errors
     /// A failed sync is final: what is on the disk is then unknown, so every later call fails too
-    /// and the partial must be opened again. After [`PartialError::NoSpace`] from the state file
+    /// and the partial must be opened again. After [`PartialError::NoSpace`] or [`PartialError::Exhausted`] from the state file
     /// alone the call may be repeated.
     pub fn sync(&mut self) -> Result<u32, PartialError> {
         match self.begin_sync()? {

@@ -11,6 +11,8 @@
 )]
 
 mod daemon;
+pub(crate) mod disk;
+pub(crate) mod moments;
 mod terminal;
 
 use std::ffi::OsStr;

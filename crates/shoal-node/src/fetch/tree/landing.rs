@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use shoal_store::folder::{Folder, FolderError};
 use shoal_store::hashing::hash_file;
-use shoal_store::partial::{FinishError, PartialError};
+use shoal_store::partial::PartialError;
 use shoal_store::staging::{PlaceError, Staged, Staging};
 use shoal_wire::message::Outcome;
 use shoal_wire::{Hash, SafePath};
@@ -211,7 +211,13 @@ impl Folders {
         if let Some(folder) = self.open.get(&parent) {
             return Ok(folder.clone());
         }
-        let (folder, _) = self.root.make_subfolder(&parent)?;
+        let mut opened = self.root.make_subfolder(&parent);
+        if opened.is_err() && !self.open.is_empty() {
+            // Perhaps only because too many are open.
+            self.open.clear();
+            opened = self.root.make_subfolder(&parent);
+        }
+        let (folder, _) = opened?;
         if self.open.len() == FOLDERS_OPEN {
             self.open.clear();
         }
@@ -259,7 +265,7 @@ impl Folders {
         match error {
             PlaceError::TargetExists => FetchError::TargetExists { path },
             PlaceError::OtherFileSystem => FetchError::OtherFileSystem { path },
-            PlaceError::Io(error) => FetchError::Finish(FinishError::Io(error)),
+            PlaceError::Io(error) => FetchError::Partial(PartialError::of(&self.root, 0, error)),
         }
     }
 }

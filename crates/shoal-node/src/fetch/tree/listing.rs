@@ -346,7 +346,10 @@ fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bo
 fn look(folder: &Folder, target: &SafePath, size: FileSize, hash: Option<Hash>) -> There {
     let (file, stat) = match folder.open_file(target) {
         Ok(opened) => opened,
-        Err(OpenError::NotFound) => return There::Nothing,
+        // Where it cannot be told, placing tells: nothing is replaced unasked.
+        Err(OpenError::NotFound | OpenError::TooManyOpen | OpenError::Other(_)) => {
+            return There::Nothing;
+        }
         Err(_) => return There::Other,
     };
     if stat.size != size.bytes() {
