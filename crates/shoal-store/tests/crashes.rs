@@ -206,6 +206,18 @@ fn the_state_that_a_crash_left_beside_a_finished_file_is_removed_and_that_of_a_p
     assert_eq!(script.check(crashed.path()), 0);
 }
 
+#[test]
+fn records_that_a_crash_left_half_replaced_are_gone_when_the_download_is_complete() {
+    let script = Script::new();
+    for at in [0, 5] {
+        let root = tempfile::tempdir().expect("temporary folder");
+        let snapshots = script.run(root.path());
+        let crashed = copy_of(snapshots[at].path());
+        fs::write(crashed.path().join(".file.shoal-temp"), "half").expect("written");
+        script.check(crashed.path());
+    }
+}
+
 /// What a step of the script did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -84,7 +84,7 @@ fn either_peer_of_an_ordered_transfer_may_be_killed_and_the_order_repeated() {
             lane.restart_source();
         }
         drop(order);
-        lane.complete_order(&wanted);
+        lane.complete_order(&wanted, &bob);
         wanted.assert_same(&folder);
         wanted.remove_from(&folder);
         lane.world.ctl(&["rescan", "bob"]).expect(0);
@@ -277,14 +277,19 @@ impl Lane {
 
     /// The same order until it is carried out: a receiver that has not yet noticed that its source
     /// died still holds the file.
-    fn complete_order(&self, wanted: &Wanted) {
+    fn complete_order(&self, wanted: &Wanted, bob: &Daemon) {
         let started = Instant::now();
+        let mut answers = Vec::new();
         loop {
             let ended = self.world.ctl(&["transfer", "anna", &wanted.name, "bob"]);
             if ended.code == 0 {
                 return;
             }
-            assert!(started.elapsed() < 2 * DEADLINE, "{ended:?}");
+            if answers.last() != Some(&ended.stderr) {
+                answers.push(ended.stderr);
+            }
+            let logs = (bob.log(), self.anna.log(), self.server.daemon.log());
+            assert!(started.elapsed() < 2 * DEADLINE, "{answers:#?} {logs:#?}");
         }
     }
 

@@ -83,6 +83,8 @@ impl Partial {
     ) -> Result<Self, PartialError> {
         let size = content.layout.size().bytes();
         let failed = |error| PartialError::of(&folder, size, error);
+        // A crash may have left records that were about to replace others.
+        disk::remove(&folder, &names.temporary).map_err(failed)?;
         let read = StateFile::read(&folder, &names, &content.layout).map_err(failed)?;
         let metadata = part.metadata().map_err(failed)?;
         let layout = content.layout;
@@ -151,8 +153,8 @@ impl Partial {
     }
 }
 
-/// Removes the state that a crash left beside a finished file: after its part got the final name,
-/// before its records went. Where there is a part, the state is that download's and stays.
+/// Removes the records that a crash left beside a finished file: after its part got the final name,
+/// before they went. Where there is a part, they are that download's and stay.
 pub fn remove_left_state(folder: &Folder, target: &SafePath) {
     let parent = target.parent().map(|parent| folder.subfolder(&parent));
     let Ok(parent) = parent.transpose() else {
@@ -163,8 +165,10 @@ pub fn remove_left_state(folder: &Folder, target: &SafePath) {
     if !matches!(find_part(folder, &names), Ok(Found::Missing)) {
         return;
     }
-    if let Err(error) = disk::remove(folder, &names.state) {
-        tracing::debug!(%error, "the state of a finished download was left behind");
+    for name in [&names.state, &names.temporary] {
+        if let Err(error) = disk::remove(folder, name) {
+            tracing::debug!(%error, "records of a finished download were left behind");
+        }
     }
 }
 
