@@ -344,7 +344,7 @@ fn a_server_shows_no_certificate_over_a_weak_key() {
     ];
     let refused = world
         .run(&[&typed[..], &["--files-dir", "."]].concat())
-        .expect(11);
+        .expect(6);
     assert!(refused.stderr.contains("key"), "{refused:?}");
 }
 
