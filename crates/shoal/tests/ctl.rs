@@ -6,8 +6,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
-use support::{Ended, World, b3sum, eventually, noise, text};
+use support::{Daemon, Ended, World, b3sum, eventually, noise, text};
 
 #[test]
 fn peers_shows_who_is_connected() {
@@ -212,6 +213,32 @@ fn transfer_has_one_peer_fetch_from_another() {
     world
         .ctl(&["transfer", "anna", "data.bin", "nobody"])
         .expect(3);
+}
+
+#[test]
+fn an_order_that_is_taken_back_ends_at_the_peer_which_goes_on_at_once() {
+    let world = World::new();
+    world.write("anna", "data.bin", noise(24 << 20, 8));
+    let server = world.server();
+    let _anna = world.peer("anna", &server);
+    let _bob = world.peer_with("bob", &server, &["--down", "8M"]);
+    let hash = world.announced_hash("anna", "data.bin");
+    let mut order = world.command(&["--json", "ctl", "--state-dir"]);
+    order.arg(world.state("server"));
+    order.args(["transfer", "anna", "data.bin", "bob"]);
+    let mut order = Daemon::start("order", order, world.path("order.log"));
+    order.event_where("bytes arrive", |event| {
+        event["verified_bytes"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 0)
+    });
+    order.signal(Signal::INT);
+    order.wait();
+    eventually("the same order is carried out", || {
+        let again = world.ctl(&["transfer", "anna", "data.bin", "bob"]);
+        again.code == 0
+    });
+    assert_eq!(b3sum(&world.files("bob").join("data.bin")), hash);
 }
 
 #[test]

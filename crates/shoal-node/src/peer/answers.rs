@@ -190,7 +190,11 @@ impl<Who> Answers<Who> {
             let Stream { send, .. } = &mut stream;
             tokio::select! {
                 result = &mut fetching => break result,
-                _ = send.stopped() => transfer.cancel(),
+                // Once, because it is over for good: asking again would hold up the whole process.
+                _ = send.stopped() => {
+                    transfer.cancel();
+                    break fetching.await;
+                }
                 () = transfer.changed() => {
                     let progress = transfer.snapshot().progress();
                     if send.say(&Communication::TransferProgress(progress)).await.is_err() {
