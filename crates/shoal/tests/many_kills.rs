@@ -22,7 +22,7 @@ const KILLS_PER_FETCH: usize = 4;
 #[test]
 fn a_fetch_that_is_killed_again_and_again_goes_on_to_the_right_content() {
     let mut lane = Lane::new("fetches");
-    let kills = asked(60, 20);
+    let kills = asked(60, 12);
     while lane.kills < kills {
         let wanted = lane.pick();
         let folder = lane.world.path("got");
@@ -40,7 +40,7 @@ fn a_fetch_that_is_killed_again_and_again_goes_on_to_the_right_content() {
 #[test]
 fn a_source_that_is_killed_under_a_fetch_leaves_nothing_wrong_and_serves_again() {
     let mut lane = Lane::new("sources");
-    let kills = asked(25, 4);
+    let kills = asked(25, 3);
     while lane.kills < kills {
         let wanted = lane.pick();
         let folder = lane.world.path("got");
