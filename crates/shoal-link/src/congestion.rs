@@ -18,6 +18,10 @@ const LONG_PATH_RTT: Duration = Duration::from_millis(2);
 /// cryptography of the handshake, which is slower than a LAN.
 const ROUNDS_BEFORE_CHOICE: u32 = 4;
 
+/// First congestion window between hosts, in bytes: 32 of the smallest datagrams, as common servers
+/// of the web have it. Ten of them (RFC 6928) take a round trip more to fill a long path.
+const FIRST_WINDOW_BYTES: u64 = 32 * 1200;
+
 /// Builds a controller that chooses for itself.
 #[derive(Debug, Default)]
 pub(crate) struct ByRoundTrip;
@@ -54,7 +58,7 @@ impl ControllerFactory for ByRoundTrip {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(Chooser {
             active: cubic(now, current_mtu),
-            listening: Some(Arc::new(Bbr3Config::default()).build(now, current_mtu)),
+            listening: Some(bbr3(now, current_mtu)),
             is_long: false,
             rounds: 0,
             smallest_rtt: Duration::MAX,
@@ -208,7 +212,15 @@ impl Controller for Chooser {
 }
 
 fn cubic(now: Instant, mtu_bytes: u16) -> Box<dyn Controller> {
-    Arc::new(CubicConfig::default()).build(now, mtu_bytes)
+    let mut config = CubicConfig::default();
+    config.initial_window(FIRST_WINDOW_BYTES);
+    Arc::new(config).build(now, mtu_bytes)
+}
+
+fn bbr3(now: Instant, mtu_bytes: u16) -> Box<dyn Controller> {
+    let mut config = Bbr3Config::default();
+    config.initial_window(FIRST_WINDOW_BYTES);
+    Arc::new(config).build(now, mtu_bytes)
 }
 
 #[cfg(test)]
