@@ -225,6 +225,26 @@ impl HashList {
     pub fn as_slice(&self) -> &[Hash] {
         &self.hashes
     }
+
+    /// Whether a file has this content; reads no further than to the first chunk that differs.
+    /// `cancelled` is asked before every block of [`READ_BLOCK_BYTES`].
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the caller asked to stop.
+    pub fn is_of(&self, file: &File, cancelled: &dyn Fn() -> bool) -> Result<bool, HashFileError> {
+        let size = self.layout.size();
+        if file.metadata()?.len() != size.bytes() {
+            return Ok(false);
+        }
+        let mut block = block_for(size);
+        for index in self.layout.indexes() {
+            let found = hash_chunk_of_file(file, &self.layout, index, &mut block, cancelled)?;
+            if found != self.chunk(index) {
+                return Ok(false);
+            }
+        }
+        Ok(file.metadata()?.len() == size.bytes())
+    }
 }
 
 /// Why a file was not hashed.
@@ -256,9 +276,7 @@ pub fn hash_file(
         return Err(HashFileError::SizeChanged);
     }
     let layout = ChunkLayout::of(size);
-    let block_bytes =
-        usize::try_from(size.bytes()).map_or(READ_BLOCK_BYTES, |bytes| bytes.min(READ_BLOCK_BYTES));
-    let mut block = vec![0; block_bytes];
+    let mut block = block_for(size);
     let mut hashes = Vec::with_capacity(layout.chunk_count() as usize);
     for index in layout.indexes() {
         hashes.push(hash_chunk_of_file(
@@ -271,9 +289,27 @@ pub fn hash_file(
     HashList::of_hashes(layout, hashes).ok_or(HashFileError::SizeChanged)
 }
 
+fn block_for(size: FileSize) -> Vec<u8> {
+    let bytes =
+        usize::try_from(size.bytes()).map_or(READ_BLOCK_BYTES, |bytes| bytes.min(READ_BLOCK_BYTES));
+    vec![0; bytes]
+}
+
 /// Hashes one chunk of a file through `block`, which bounds how much is read at once.
 pub(crate) fn hash_chunk_of_file(
     file: &File,
+    layout: &ChunkLayout,
+    index: ChunkIndex,
+    block: &mut [u8],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Hash, HashFileError> {
+    hash_chunk_of_stretch((file, 0), layout, index, block, cancelled)
+}
+
+/// The same of a file that has a stretch of the content, from byte `start` on; the chunk must not
+/// begin before it.
+pub(crate) fn hash_chunk_of_stretch(
+    (file, start): (&File, u64),
     layout: &ChunkLayout,
     index: ChunkIndex,
     block: &mut [u8],
@@ -288,7 +324,7 @@ pub(crate) fn hash_chunk_of_file(
         }
         let wanted = usize::try_from(range.end - at).map_or(block.len(), |n| n.min(block.len()));
         let bytes = &mut block[..wanted];
-        file.read_exact_at(bytes, at)
+        file.read_exact_at(bytes, at - start)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => HashFileError::SizeChanged,
                 _ => HashFileError::Read(error),

@@ -45,6 +45,21 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS content (
     PRIMARY KEY (device, inode)
 )";
 
+/// Finds files by their content.
+const ROOTS: &str = "CREATE INDEX IF NOT EXISTS content_root ON content (root)";
+
+/// Files of one content that are named: if none of them is usable, the others are not either.
+const FILES_OF_ROOT: i64 = 16;
+
+/// A file that was hashed, by its numbers alone: it may have changed, or be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// The file system's number.
+    pub device: u64,
+    /// The file's number in its file system.
+    pub inode: u64,
+}
+
 /// Why the index did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -140,6 +155,25 @@ impl Index {
         Ok(roots)
     }
 
+    /// Files that had this content when they were hashed, a few of them. Where they lie is not
+    /// recorded; whether one still has it, [`Index::roots`] tells from its stat.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn with_root(&self, root: &Hash) -> Result<Vec<Recorded>, IndexError> {
+        let rows: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT device, inode FROM content WHERE root = ? LIMIT ?")
+                .bind(root.as_bytes().as_slice())
+                .bind(FILES_OF_ROOT)
+                .fetch_all(&self.pool)
+                .await?;
+        let recorded = rows.into_iter().map(|(device, inode)| Recorded {
+            device: device.cast_unsigned(),
+            inode: inode.cast_unsigned(),
+        });
+        Ok(recorded.collect())
+    }
+
     /// Records what a file version was hashed to.
     ///
     /// # Errors
@@ -204,6 +238,7 @@ impl Index {
             return Err(sqlx::Error::Decode(Box::new(FailedCheck(verdict))).into());
         }
         sqlx::query(SCHEMA).execute(&self.pool).await?;
+        sqlx::query(ROOTS).execute(&self.pool).await?;
         // A table of this name with other columns is no index of ours.
         let columns: i64 = sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('content')")
             .fetch_one(&self.pool)

@@ -11,6 +11,8 @@ mod error;
 mod finishing;
 mod name;
 mod opening;
+mod searching;
+mod slicing;
 mod sparse;
 mod state;
 mod syncing;
@@ -18,6 +20,7 @@ mod writing;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ pub use self::finishing::FinishOptions;
 pub(crate) use self::name::TEMPORARY_SUFFIX;
 pub use self::name::is_partial_name;
 pub use self::opening::remove_left_state;
+pub use self::searching::Search;
 pub use self::syncing::{Synced, Syncing};
 pub use self::writing::ChunkWriter;
 
@@ -72,6 +76,8 @@ pub struct Partial {
     state: Option<StateFile>,
     is_syncing: bool,
     header: Header,
+    /// Positions of the chunks that are needed; the others may be there too.
+    wanted: Range<u32>,
     /// The hash of each chunk that is verified, durable or not.
     hashes: Vec<Option<Hash>>,
     durable: Vec<bool>,
@@ -80,6 +86,9 @@ pub struct Partial {
     pending: Vec<(ChunkIndex, Hash)>,
     /// Whether each chunk may hold other bytes than zeros.
     touched: Vec<bool>,
+    /// Whether the part has bytes of each chunk that nothing vouches for, from an earlier run or
+    /// another file. They are cleared when the chunk is written, unless a search confirms them.
+    stray: Vec<bool>,
     /// Past the page cache, where the file is large and the file system lets us.
     direct: Option<Arc<Direct>>,
     failed: bool,
@@ -95,6 +104,7 @@ impl Partial {
             part: Arc::new(part),
             state: None,
             is_syncing: false,
+            wanted: 0..header.layout.chunk_count(),
             header,
             hashes: vec![None; count],
             durable: vec![false; count],
@@ -102,6 +112,7 @@ impl Partial {
             durable_bytes: 0,
             pending: Vec::new(),
             touched: vec![false; count],
+            stray: vec![false; count],
             direct: direct.map(Arc::new),
             failed: false,
         }
@@ -122,9 +133,31 @@ impl Partial {
         self.durable.get(position(index)) == Some(&true)
     }
 
-    /// How much of the file is durable, in bytes.
+    /// Whether a chunk is needed and not verified.
+    pub fn is_missing(&self, index: ChunkIndex) -> bool {
+        self.wanted.contains(&index.get()) && !self.is_verified(index)
+    }
+
+    /// How much is needed in all, in bytes: whole chunks.
+    pub fn wanted_bytes(&self) -> u64 {
+        self.bytes_of(|_| true)
+    }
+
+    /// How much of what is needed is durable, in bytes.
     pub fn durable_bytes(&self) -> u64 {
         self.durable_bytes
+    }
+
+    /// What the needed chunks take for which `counts` holds, in bytes.
+    fn bytes_of(&self, counts: impl Fn(ChunkIndex) -> bool) -> u64 {
+        let layout = self.header.layout;
+        let wanted = layout
+            .indexes()
+            .filter(|at| self.wanted.contains(&at.get()));
+        wanted
+            .filter(|index| counts(*index))
+            .map(|index| layout.len_bytes(index))
+            .sum()
     }
 
     /// The hash recorded with a durable chunk.
@@ -147,6 +180,10 @@ impl Partial {
             None => return Err(PartialError::OutOfChunk),
             Some(Some(_)) => return Ok(None),
             Some(None) => {}
+        }
+        if self.stray[at] {
+            self.clear_chunk(index)
+                .map_err(|error| self.error_of(error))?;
         }
         let is_touched = std::mem::replace(&mut self.touched[at], true);
         Ok(Some(ChunkWriter {
@@ -283,7 +320,9 @@ impl Partial {
             dropped.push(*index);
             if std::mem::take(&mut self.durable[at]) {
                 self.durable_chunks -= 1;
-                self.durable_bytes -= self.header.layout.len_bytes(*index);
+                if self.wanted.contains(&index.get()) {
+                    self.durable_bytes -= self.header.layout.len_bytes(*index);
+                }
             }
         }
         if dropped.is_empty() {
@@ -295,7 +334,7 @@ impl Partial {
         // Also for chunks that were only pending: a failed append may have recorded some of them.
         self.replace_state()?;
         for index in &dropped {
-            self.clear_range(index.get()..index.get() + 1)
+            self.clear_chunk(*index)
                 .map_err(|error| self.error_of(error))?;
         }
         Ok(u32::try_from(dropped.len()).unwrap_or(u32::MAX))
@@ -320,40 +359,46 @@ impl Partial {
         }
     }
 
-    /// Makes every missing chunk read as zeros, so that zeros need not be written.
-    fn clear_missing(&mut self) -> io::Result<()> {
-        let count = self.header.layout.chunk_count();
-        let mut start = 0;
-        while start < count {
-            let is_missing = |at: &u32| self.hashes[*at as usize].is_none();
-            let end = (start..count).find(|at| !is_missing(at)).unwrap_or(count);
-            if start < end {
-                self.clear_range(start..end)?;
-            }
-            start = end + 1;
-        }
+    /// Makes a missing chunk read as zeros, so that zeros need not be written.
+    fn clear_chunk(&mut self, index: ChunkIndex) -> io::Result<()> {
+        let range = self.header.layout.range(index);
+        let len_bytes = range.end - range.start;
+        let is_clear = len_bytes == 0 || platform::punch_hole(&self.part, range.start, len_bytes)?;
+        self.touched[position(index)] = !is_clear;
+        self.stray[position(index)] = false;
         Ok(())
     }
 
-    fn clear_range(&mut self, chunks: std::ops::Range<u32>) -> io::Result<()> {
-        let size = self.header.layout.size().bytes();
-        let chunk_len = self.header.layout.chunk_len_bytes();
-        let start = u64::from(chunks.start) * chunk_len;
-        let end = (u64::from(chunks.end) * chunk_len).min(size);
-        let is_clear = start == end || platform::punch_hole(&self.part, start, end - start)?;
-        self.touched[chunks.start as usize..chunks.end as usize].fill(!is_clear);
+    /// Takes note of the missing chunks of which the part has bytes.
+    fn find_strays(&mut self) -> io::Result<()> {
+        let layout = self.header.layout;
+        let mut data_at = None;
+        for index in layout.indexes() {
+            let range = layout.range(index);
+            if self.hashes[position(index)].is_some() || range.is_empty() {
+                continue;
+            }
+            let at = match data_at {
+                Some(at) if at >= range.start => at,
+                _ => platform::next_data(&self.part, range.start)?.unwrap_or(u64::MAX),
+            };
+            data_at = Some(at);
+            self.stray[position(index)] = at < range.end;
+        }
         Ok(())
     }
 
     fn mark_durable(&mut self, index: ChunkIndex) {
         if !std::mem::replace(&mut self.durable[position(index)], true) {
             self.durable_chunks += 1;
-            self.durable_bytes += self.header.layout.len_bytes(index);
+            if self.wanted.contains(&index.get()) {
+                self.durable_bytes += self.header.layout.len_bytes(index);
+            }
         }
     }
 
     fn missing_bytes(&self) -> u64 {
-        self.header.layout.size().bytes() - self.durable_bytes
+        self.wanted_bytes() - self.durable_bytes
     }
 
     fn check_usable(&self) -> Result<(), PartialError> {

@@ -18,7 +18,8 @@ mod system;
 mod system;
 
 pub(crate) use system::{
-    PROBE_FLAGS, open_beneath, open_direct, punch_hole, rename_new, sync_file_system,
+    PROBE_FLAGS, clone_content, drop_cached, next_data, open_beneath, open_direct, punch_hole,
+    rename_new, reserve, sync_file_system,
 };
 
 /// Makes the names in a folder durable.

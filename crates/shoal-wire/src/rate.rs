@@ -80,22 +80,28 @@ impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let text = text.trim();
-        let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
-        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
-        let unit = unit.trim_start().to_ascii_lowercase();
-        let unit = unit.strip_suffix("/s").unwrap_or(&unit);
-        let unit = unit.strip_suffix('b').unwrap_or(unit);
-        let factor = match unit {
-            "" => 1,
-            "k" => 1_000,
-            "m" => 1_000_000,
-            "g" => 1_000_000_000,
-            "t" => 1_000_000_000_000,
-            _ => return Err(RateError::Malformed),
-        };
-        Self::new(scaled(number, factor).ok_or(RateError::Malformed)?)
+        let text = text.trim().to_ascii_lowercase();
+        let bytes = parse_bytes(text.strip_suffix("/s").unwrap_or(&text));
+        Self::new(bytes.ok_or(RateError::Malformed)?)
     }
+}
+
+/// Reads a number of bytes with a decimal unit: `500`, `64k`, `1.5MB`, `2 g`. `None` for anything
+/// else.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let factor = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        "t" => 1_000_000_000_000,
+        _ => return None,
+    };
+    scaled(number, factor)
 }
 
 /// A decimal number times a factor, rounded down to whole bytes.

@@ -1,7 +1,8 @@
 //! The state file on disk: read, begun anew, appended to.
 //!
-//! A new state is written beside the old one, synced and renamed over it, so the name always
-//! leads to a whole file. Whoever calls holds the lock on the part, which also guards the state.
+//! The first state of a part begins with its header and room for every record. A new state is
+//! written beside the old one, synced and renamed over it, so the name then always leads to a whole
+//! file. Whoever calls holds the lock on the part, which also guards the state.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -22,9 +23,27 @@ pub(super) struct StateFile {
     file: File,
     sealer: Sealer,
     end_bytes: u64,
+    /// Whether neither its header nor its name was synced yet.
+    is_new: bool,
 }
 
 impl StateFile {
+    /// Begins a state where there is none, with room for a record of every chunk, so that a disk
+    /// that fills up can still be told of. It is durable with its first [`StateFile::sync`].
+    pub(super) fn begin(folder: &Folder, names: &Names, header: &Header) -> io::Result<Self> {
+        let (bytes, sealer) = state::begin(header);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let mut file = platform::open_name(folder.handle(), &names.state, flags, 0o600)?;
+        platform::reserve(&file, state::max_bytes(&header.layout))?;
+        file.write_all(&bytes)?;
+        Ok(Self {
+            file,
+            sealer,
+            end_bytes: bytes.len() as u64,
+            is_new: true,
+        })
+    }
+
     /// Replaces whatever state there is, durably, together with every new name in the folder.
     pub(super) fn replace(
         folder: &Folder,
@@ -40,15 +59,18 @@ impl StateFile {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let mut file = platform::open_name(folder.handle(), &names.temporary, flags, 0o600)?;
         file.write_all(&bytes)?;
-        file.sync_all()?;
-        let handle = folder.handle();
-        rustix::fs::renameat(handle, &names.temporary, handle, &names.state)?;
-        platform::sync_folder(handle)?;
-        Ok(Self {
+        let state = Self {
             file,
             sealer,
             end_bytes: bytes.len() as u64,
-        })
+            is_new: false,
+        };
+        state.reserve(&header.layout);
+        state.file.sync_all()?;
+        let handle = folder.handle();
+        rustix::fs::renameat(handle, &names.temporary, handle, &names.state)?;
+        platform::sync_folder(handle)?;
+        Ok(state)
     }
 
     /// Opens a state file that is there; `None` if it is missing or does not pass its checks.
@@ -86,8 +108,23 @@ impl StateFile {
             file,
             sealer: recorded.sealer,
             end_bytes: recorded.end_bytes,
+            is_new: false,
         };
+        state.reserve(layout);
         Ok(Some((state, recorded)))
+    }
+
+    /// Sets room aside for the records that are still to come. A disk without it may still have
+    /// room for what a resumed download lacks, so it is no error here.
+    fn reserve(&self, layout: &ChunkLayout) {
+        if let Err(error) = platform::reserve(&self.file, state::max_bytes(layout)) {
+            tracing::debug!(%error, "no room is set aside for the state of a download");
+        }
+    }
+
+    /// Whether it was never synced.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Writes records after the last sound one; they count once [`StateFile::sync`] succeeds.
@@ -101,9 +138,15 @@ impl StateFile {
         Ok(())
     }
 
-    /// Makes appended records durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// Makes appended records durable, with a new state's name and every other new one.
+    pub(super) fn sync(&mut self, folder: &Folder) -> io::Result<()> {
+        if !self.is_new {
+            return self.file.sync_data();
+        }
+        self.file.sync_all()?;
+        platform::sync_folder(folder.handle())?;
+        self.is_new = false;
+        Ok(())
     }
 }
 

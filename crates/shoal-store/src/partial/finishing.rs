@@ -95,7 +95,7 @@ impl Partial {
             self.failed = true;
             return Err(self.refused(error));
         }
-        self.rename(options.replace)?;
+        self.rename(&self.names.part, options.replace)?;
         if durably {
             platform::sync_folder(self.folder.handle()).map_err(|error| self.refused(error))?;
         }
@@ -106,13 +106,14 @@ impl Partial {
         Ok(())
     }
 
-    fn rename(&self, replace: bool) -> Result<(), FinishError> {
+    /// Gives a file of the folder the final name.
+    pub(super) fn rename(&self, from: &[u8], replace: bool) -> Result<(), FinishError> {
         let folder = self.folder.handle();
-        let (part, target) = (&self.names.part, &self.names.target);
+        let target = &self.names.target;
         let renamed = if replace {
-            rustix::fs::renameat(folder, part, folder, target).map_err(io::Error::from)
+            rustix::fs::renameat(folder, from, folder, target).map_err(io::Error::from)
         } else {
-            platform::rename_new(folder, part, folder, target)
+            platform::rename_new(folder, from, folder, target)
         };
         renamed.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY) => FinishError::TargetExists,

@@ -1,11 +1,13 @@
 //! Opening a partial: the lock, what is resumed, what is begun anew.
 //!
 //! The part is the lock: whoever holds it, and sees the part's name still lead to it, may touch
-//! part and state. A part begun anew has no state until its first sync, and an old state is
-//! replaced or removed durably before the part it does not describe is written.
+//! part and state. An old state is removed durably before a part that it does not describe is
+//! written. Bytes that a part has and no record vouches for stay where they are: a search may
+//! confirm them, and whatever is written to their chunk clears them first.
 
 use std::fs::{File, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -15,6 +17,7 @@ use shoal_wire::SafePath;
 use super::disk::{self, StateFile};
 use super::error::PartialError;
 use super::name::{Names, is_partial_name};
+use super::slicing::chunks_around;
 use super::state::{Header, Recorded};
 use super::{Content, Partial, Source};
 use crate::folder::Folder;
@@ -28,8 +31,9 @@ impl Partial {
     /// Opens the partial of a target in `folder`, or begins one.
     ///
     /// Folders above the target are created. Chunks of the same content are resumed, also those
-    /// of a partial that was begun from `also`, another source of it; a partial of other content
-    /// at the same target is replaced.
+    /// of a partial that was begun from `also`, another source of it. A partial of other content
+    /// at the same target is taken over, and so is one whose state is missing or damaged: none of
+    /// its chunks counts until [`Partial::search`] finds that it is one of this content.
     ///
     /// # Errors
     /// Before anything received is touched: when it is open elsewhere, when the disk has too
@@ -40,90 +44,48 @@ impl Partial {
         content: &Content,
         also: Option<Source>,
     ) -> Result<Self, PartialError> {
-        if target.names().any(is_partial_name) {
-            return Err(PartialError::ReservedName);
-        }
-        let folder = match target.parent() {
-            Some(parent) => folder.open_or_create(&parent)?,
-            None => folder.clone(),
+        let wanted = 0..content.layout.chunk_count();
+        let wish = Wish {
+            content,
+            also,
+            wanted,
         };
-        let names = Names::of(target.file_name());
-        let size = content.layout.size().bytes();
-        for _ in 0..OPEN_ATTEMPTS {
-            let found = find_part(&folder, &names)
-                .map_err(|error| PartialError::of(&folder, size, error))?;
-            let opened = match found {
-                Found::Locked(part) => Self::take_up((folder.clone(), names, part), content, also),
-                Found::Missing => {
-                    check_room(&folder, size, 0)?;
-                    match create_part(&folder, &names) {
-                        Ok(Some(part)) => {
-                            Self::take_up((folder.clone(), names, part), content, also)
-                        }
-                        Ok(None) => continue,
-                        Err(error) => Err(PartialError::of(&folder, size, error)),
-                    }
-                }
-                Found::Gone => continue,
-                Found::Busy => Err(PartialError::Busy),
-                Found::Foreign => Err(PartialError::Blocked {
-                    path: folder.path().to_owned(),
-                }),
-            };
-            return opened;
-        }
-        Err(PartialError::Busy)
+        wish.open(folder, target)
     }
 
-    /// Goes on from a locked part: resumes it if its state is of this content, else clears it.
-    fn take_up(
-        (folder, names, part): (Folder, Names, File),
+    /// The same where only the chunks around these bytes of the content are needed.
+    ///
+    /// # Errors
+    /// As [`Partial::open`].
+    pub fn open_range(
+        folder: &Folder,
+        target: &SafePath,
         content: &Content,
         also: Option<Source>,
+        bytes: &Range<u64>,
     ) -> Result<Self, PartialError> {
-        let size = content.layout.size().bytes();
-        let failed = |error| PartialError::of(&folder, size, error);
-        // A crash may have left records that were about to replace others.
-        disk::remove(&folder, &names.temporary).map_err(failed)?;
-        let read = StateFile::read(&folder, &names, &content.layout).map_err(failed)?;
-        let metadata = part.metadata().map_err(failed)?;
-        let layout = content.layout;
-        let also = also.map(|source| Content { source, layout });
-        let is_resumed =
-            |header: &Header| header.is_of(content) || also.is_some_and(|also| header.is_of(&also));
-        match read {
-            Some((state, recorded)) if is_resumed(&recorded.header) => {
-                let mut partial = Self::new(folder, names, part, recorded.header.clone());
-                partial.state = Some(state);
-                partial.resume(&recorded, metadata.len())?;
-                Ok(partial)
-            }
-            old => {
-                // The blocks of the part that is replaced become free.
-                check_room(&folder, size, metadata.blocks().saturating_mul(512))?;
-                if old.is_some_and(|(_, recorded)| !recorded.chunks.is_empty()) {
-                    tracing::info!(
-                        folder = %folder.path().display(),
-                        "an unfinished download of other content is replaced"
-                    );
-                }
-                let partial = Self::new(folder, names, part, Header::of(content));
-                partial
-                    .clear()
-                    .map_err(|error| PartialError::of(&partial.folder, size, error))?;
-                Ok(partial)
-            }
-        }
+        let wanted = chunks_around(&content.layout, bytes);
+        let wish = Wish {
+            content,
+            also,
+            wanted,
+        };
+        wish.open(folder, target)
     }
 
-    /// Makes the part all zeros and removes a state that does not describe it.
-    fn clear(&self) -> io::Result<()> {
+    /// Removes a state that does not describe the part, and begins one where chunks can be durable
+    /// before the file is complete.
+    fn begin_anew(&mut self) -> io::Result<()> {
         if disk::remove(&self.folder, &self.names.state)? {
             platform::sync_folder(self.folder.handle())?;
         }
         self.part.set_permissions(Permissions::from_mode(0o600))?;
-        self.part.set_len(0)?;
-        self.part.set_len(self.header.layout.size().bytes())
+        self.part.set_len(self.header.layout.size().bytes())?;
+        self.find_strays()?;
+        if self.header.layout.chunk_count() > 1 {
+            self.state = Some(StateFile::begin(&self.folder, &self.names, &self.header)?);
+        }
+        Ok(())
     }
 
     fn resume(&mut self, recorded: &Recorded, part_bytes: u64) -> Result<(), PartialError> {
@@ -138,7 +100,7 @@ impl Partial {
             if part_bytes != size {
                 self.part.set_len(size)?;
             }
-            self.clear_missing()
+            self.find_strays()
         })();
         prepared.map_err(|error| PartialError::of(&self.folder, needed, error))?;
         if part_bytes != size {
@@ -149,7 +111,104 @@ impl Partial {
                 "an unfinished download had another length and was verified again"
             );
         }
-        check_room(&self.folder, self.missing_bytes(), 0)
+        // What is written over bytes that are there already takes no more room.
+        check_room(&self.folder, self.missing_bytes(), self.stray_bytes())
+    }
+}
+
+/// What is to be downloaded.
+struct Wish<'a> {
+    content: &'a Content,
+    also: Option<Source>,
+    /// Positions of the chunks that are needed.
+    wanted: Range<u32>,
+}
+
+impl Wish<'_> {
+    fn open(&self, folder: &Folder, target: &SafePath) -> Result<Partial, PartialError> {
+        if target.names().any(is_partial_name) {
+            return Err(PartialError::ReservedName);
+        }
+        let folder = match target.parent() {
+            Some(parent) => folder.open_or_create(&parent)?,
+            None => folder.clone(),
+        };
+        let names = Names::of(target.file_name());
+        let needed = self.needed_bytes();
+        for _ in 0..OPEN_ATTEMPTS {
+            let found = find_part(&folder, &names)
+                .map_err(|error| PartialError::of(&folder, needed, error))?;
+            let opened = match found {
+                Found::Locked(part) => self.take_up((folder.clone(), names, part)),
+                Found::Missing => {
+                    check_room(&folder, needed, 0)?;
+                    match create_part(&folder, &names) {
+                        Ok(Some(part)) => self.take_up((folder.clone(), names, part)),
+                        Ok(None) => continue,
+                        Err(error) => Err(PartialError::of(&folder, needed, error)),
+                    }
+                }
+                Found::Gone => continue,
+                Found::Busy => Err(PartialError::Busy),
+                Found::Foreign => Err(PartialError::Blocked {
+                    path: folder.path().to_owned(),
+                }),
+            };
+            return opened;
+        }
+        Err(PartialError::Busy)
+    }
+
+    /// Goes on from a locked part: resumes it if its state is of this content, else takes it over.
+    fn take_up(
+        &self,
+        (folder, names, part): (Folder, Names, File),
+    ) -> Result<Partial, PartialError> {
+        let needed = self.needed_bytes();
+        let failed = |error| PartialError::of(&folder, needed, error);
+        // A crash may have left records that were about to replace others.
+        disk::remove(&folder, &names.temporary).map_err(failed)?;
+        let read = StateFile::read(&folder, &names, &self.content.layout).map_err(failed)?;
+        let metadata = part.metadata().map_err(failed)?;
+        match read {
+            Some((state, recorded)) if self.is_resumed(&recorded.header) => {
+                let mut partial = Partial::new(folder, names, part, recorded.header.clone());
+                partial.wanted = self.wanted.clone();
+                partial.state = Some(state);
+                partial.resume(&recorded, metadata.len())?;
+                Ok(partial)
+            }
+            old => {
+                // The blocks of the part that is replaced become free.
+                check_room(&folder, needed, metadata.blocks().saturating_mul(512))?;
+                if old.is_some_and(|(_, recorded)| !recorded.chunks.is_empty()) {
+                    tracing::info!(
+                        folder = %folder.path().display(),
+                        "an unfinished download of other content is replaced"
+                    );
+                }
+                let mut partial = Partial::new(folder, names, part, Header::of(self.content));
+                partial.wanted = self.wanted.clone();
+                partial
+                    .begin_anew()
+                    .map_err(|error| PartialError::of(&partial.folder, needed, error))?;
+                Ok(partial)
+            }
+        }
+    }
+
+    fn is_resumed(&self, header: &Header) -> bool {
+        let layout = self.content.layout;
+        let also = self.also.map(|source| Content { source, layout });
+        header.is_of(self.content) || also.is_some_and(|also| header.is_of(&also))
+    }
+
+    fn needed_bytes(&self) -> u64 {
+        let layout = self.content.layout;
+        let wanted = layout
+            .indexes()
+            .filter(|at| self.wanted.contains(&at.get()));
+        wanted.map(|index| layout.len_bytes(index)).sum()
     }
 }
 

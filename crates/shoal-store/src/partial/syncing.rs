@@ -61,15 +61,17 @@ impl Syncing {
 
     fn sync(&mut self) -> Result<(), SyncFailure> {
         self.part.sync_data().map_err(SyncFailure::Disk)?;
+        if self.state.as_ref().is_none_or(StateFile::is_new) {
+            // The state's name is ours only as long as the part's name leads to our part.
+            match disk::leads_to(&self.folder, &self.names.part, &self.part) {
+                Ok(true) => {}
+                Ok(false) => return Err(SyncFailure::PartGone),
+                Err(error) => return Err(SyncFailure::Disk(error)),
+            }
+        }
         if let Some(state) = &mut self.state {
             state.append(&self.chunks).map_err(SyncFailure::Record)?;
-            return state.sync().map_err(SyncFailure::Disk);
-        }
-        // The state's name is ours only as long as the part's name leads to our part.
-        match disk::leads_to(&self.folder, &self.names.part, &self.part) {
-            Ok(true) => {}
-            Ok(false) => return Err(SyncFailure::PartGone),
-            Err(error) => return Err(SyncFailure::Disk(error)),
+            return state.sync(&self.folder).map_err(SyncFailure::Disk);
         }
         let chunks = self.chunks.iter().copied();
         let state = StateFile::replace(&self.folder, &self.names, &self.header, chunks)

@@ -45,3 +45,24 @@ pub(crate) fn punch_hole(_file: &File, _offset: u64, _len_bytes: u64) -> io::Res
 pub(crate) fn open_direct(_folder: BorrowedFd<'_>, _name: &[u8]) -> Option<File> {
     None
 }
+
+/// Sets room aside for the first bytes of a file; `false` because there is no portable way that
+/// leaves its length.
+pub(crate) fn reserve(_file: &File, _len_bytes: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Makes a file share the bytes of another; `false` because there is no portable way.
+pub(crate) fn clone_content(_from: &File, _to: &File) -> bool {
+    false
+}
+
+/// Where the next bytes of a file are that are not a hole: nothing tells holes.
+pub(crate) fn next_data(_file: &File, offset: u64) -> io::Result<Option<u64>> {
+    Ok(Some(offset))
+}
+
+/// Has what is read next of a file come from the disk: there is no portable way.
+pub(crate) fn drop_cached(_file: &File) -> io::Result<()> {
+    Ok(())
+}
