@@ -7,15 +7,20 @@
 //! next one goes on where it stopped.
 
 mod disk;
+mod donors;
 mod error;
 mod lanes;
 mod links;
 mod pieces;
+mod range;
 mod receive;
+mod reuse;
 mod target;
 mod tree;
 mod wanted;
 
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +30,7 @@ use shoal_wire::message::{Outcome, Provider};
 use shoal_wire::{Refusal, SafePath};
 use tokio::sync::{Semaphore, mpsc};
 
+use self::donors::Known;
 use self::links::Links;
 use self::receive::Attempt;
 use crate::open_files::fetches_at_once;
@@ -87,6 +93,8 @@ pub struct FetchJob {
     pub folder: Folder,
     /// Where in that folder.
     pub target: SafePath,
+    /// Only these bytes of it, which then are a file of their own; they lie within its size.
+    pub range: Option<Range<u64>>,
     /// Whether a different file that is there is replaced.
     pub overwrite: bool,
     /// How it is fetched.
@@ -102,6 +110,8 @@ pub struct Fetched {
     pub outcome: Outcome,
     /// Its size, in bytes.
     pub total_bytes: u64,
+    /// How much of it was found on this machine and not fetched, in bytes.
+    pub reused_bytes: u64,
 }
 
 /// Fetches files for this node. Cheap to clone.
@@ -110,16 +120,27 @@ pub struct Fetcher {
     links: Arc<Links>,
     tasks: Tasks,
     share: Option<Share>,
+    known: Option<Known>,
 }
 
 impl Fetcher {
-    /// Dials from `endpoint`. `share`, if any, learns the hashes of what arrives.
+    /// Dials from `endpoint`. `share`, if any, learns the hashes of what arrives, and gives what it
+    /// has of a content that is fetched.
     pub fn new(endpoint: Endpoint, tasks: Tasks, share: Option<Share>) -> Self {
         Self {
             links: Arc::new(Links::new(endpoint)),
             tasks,
             share,
+            known: None,
         }
+    }
+
+    /// Also takes content from files in the folder that it is fetched into, where the cache of
+    /// hashes at `index_path` knows them.
+    #[must_use]
+    pub fn with_index(mut self, index_path: PathBuf) -> Self {
+        self.known = Some(Known::new(index_path));
+        self
     }
 
     /// Fetches one file, to the end or to the first reason that no source can mend. What became
@@ -205,6 +226,7 @@ impl Fetcher {
             provider,
             tasks: &self.tasks,
             share: self.share.as_ref(),
+            known: self.known.as_ref(),
         };
         if let Some(link) = &source.link {
             return attempt.run(link).await;

@@ -144,6 +144,12 @@ impl Share {
         self.inner.table().by_hash(hash).cloned()
     }
 
+    /// Files with this content, at most `limit`.
+    pub fn all_by_hash(&self, hash: &Hash, limit: usize) -> Vec<SharedFile> {
+        let table = self.inner.table();
+        table.all_by_hash(hash).take(limit).cloned().collect()
+    }
+
     /// A page of at most `limit` files below `prefix` (or just that file), after the path
     /// `after`, in byte order of their paths; and whether there are more.
     pub fn page(

@@ -109,6 +109,7 @@ struct Shared {
     durable_bytes: AtomicU64,
     /// Set once: what was there when it first counted.
     resumed_bytes: OnceLock<u64>,
+    reused_bytes: AtomicU64,
     throttle: Throttle,
     stop: CancellationToken,
     started: Instant,
@@ -177,10 +178,18 @@ impl Transfer {
         self.0.verified_bytes.load(Ordering::Relaxed)
     }
 
-    /// How much has come since it began, in bytes: what is verified, less what was there before.
+    /// How much has come since it began, in bytes: what is verified, less what was there before
+    /// and what was found on this machine.
     pub fn received_bytes(&self) -> u64 {
         let before = self.0.resumed_bytes.get().copied().unwrap_or(0);
-        self.verified_bytes().saturating_sub(before)
+        self.verified_bytes()
+            .saturating_sub(before)
+            .saturating_sub(self.reused_bytes())
+    }
+
+    /// How much was found on this machine and not fetched, in bytes.
+    pub fn reused_bytes(&self) -> u64 {
+        self.0.reused_bytes.load(Ordering::Relaxed)
     }
 
     /// Asks it to stop; what arrived is kept.
@@ -243,6 +252,12 @@ impl Transfer {
     /// So many bytes more are verified.
     pub fn verified(&self, bytes: u64) {
         self.0.verified_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes more are verified that were on this machine already.
+    pub fn reused(&self, bytes: u64) {
+        self.0.reused_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.verified(bytes);
     }
 
     /// So many bytes are durable in all; what is durable is verified.
@@ -328,6 +343,7 @@ impl Transfers {
             verified_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
             resumed_bytes: OnceLock::new(),
+            reused_bytes: AtomicU64::new(0),
             throttle: table.throttle.clone(),
             stop: CancellationToken::new(),
             started: Instant::now(),

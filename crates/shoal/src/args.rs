@@ -12,6 +12,7 @@ use shoal_core::schedule::Rule;
 use shoal_wire::{JoinTicket, NodeName};
 
 use crate::limits::{ChangeArguments, LimitArguments};
+use crate::range::ByteRange;
 
 /// Moves files between machines: fast, verified, encrypted, directly from peer to peer.
 #[derive(Debug, Parser)]
@@ -145,6 +146,8 @@ const GET_EXAMPLES: &str = "Examples:
   shoal get anna:photos --include '*.jpg' --dry-run
   shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
   shoal get data.bin --down 2M                   no faster than 2 MB/s
+  shoal get anna:disk.img --range 0-999999       the first megabyte, verified like the whole
+  shoal get anna:app.log --range -64k -o end.log the last 64,000 bytes
   shoal get data.bin --json | jq .               progress as JSON lines";
 
 const CTL_EXAMPLES: &str = "Examples:
@@ -263,9 +266,18 @@ pub(crate) struct GetArguments {
     /// Names, paths, PEER:PATH or the first 6 or more digits of a hash.
     #[arg(required = true, value_name = "WHAT")]
     pub(crate) wanted: Vec<String>,
-    /// Folder to put it in.
+    /// Folder to put it in; with --range it may also name the file.
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) output_dir: PathBuf,
+    /// Fetches only these bytes of one file: START-END (both included, counted from 0), START- or
+    /// -LAST, with k, M, G or T. They become a file of their own, NAME.START-END unless -o names one.
+    #[arg(
+        long,
+        value_name = "RANGE",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["include", "exclude", "links", "owner", "xattrs", "dry_run"]
+    )]
+    pub(crate) range: Option<ByteRange>,
     /// Replaces a different file that is already there.
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -4,7 +4,7 @@
 //! in which a connection can fail into one sentence that says what to do.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use shoal_link::{Endpoint, EndpointConfig, Protocol};
 use shoal_node::session::{Connect, Session};
@@ -73,7 +73,7 @@ fn remembered_trust(address: &str, settings: &Settings) -> Option<TrustChoice> {
     (same && server.trust != TrustChoice::Nothing).then(|| server.trust.clone())
 }
 
-fn absolute(file: &Path) -> std::path::PathBuf {
+fn absolute(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
@@ -93,6 +93,8 @@ pub(crate) struct Joined {
     pub(crate) session: Session,
     /// What this machine's settings say of rate limits.
     pub(crate) limits: LimitSettings,
+    /// Where this machine's cache of hashes is, or would be.
+    pub(crate) index_path: PathBuf,
 }
 
 impl Joined {
@@ -123,6 +125,7 @@ impl Joined {
             endpoint,
             session,
             limits: settings.limits,
+            index_path: state.index_path(),
         })
     }
 

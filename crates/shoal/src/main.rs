@@ -11,6 +11,7 @@ mod interrupt;
 mod limits;
 mod output;
 mod prompt;
+mod range;
 
 use std::process::ExitCode;
 

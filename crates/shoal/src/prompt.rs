@@ -243,6 +243,7 @@ impl Prompt<'_> {
             transfers: self.peer.transfers(),
             folder: self.peer.share().folder().clone(),
             options: TreeOptions::default(),
+            slice: None,
         };
         getting.run(wanted, interrupt, self.output).await
     }

@@ -39,7 +39,9 @@ fn a_large_file_moves_before_it_is_hashed_and_its_cancelled_fetch_goes_on() {
             let listed = world.ctl_json(&["files", "image.raw"]).expect(0).events();
             assert_eq!(listed[0]["hash"], Value::Null, "it was hashed all the same");
             let state = world.path("got/.image.raw.shoal-state");
-            support::eventually("a chunk is durable", || state.exists());
+            support::eventually("a chunk is durable", || {
+                state.exists() && durable_bytes(&world, size) > 0
+            });
         } else {
             // Nothing of what was durable is fetched again.
             assert!(verified(&moving) >= durable_before, "{moving}");

@@ -62,6 +62,29 @@ received=$(sed -n 's/.*"bytes":\([0-9]*\).*"event":"done".*/\1/p' out)
 }
 
 #[test]
+fn a_disk_that_fills_up_in_the_first_moment_still_records_what_is_verified() {
+    let world = World::new();
+    world.write("anna", "big.bin", noise(24 << 20, 3));
+    in_small_disk(
+        &world,
+        r#"
+mount -t tmpfs -o size=40m none got
+kilobytes() { if [ -e got/.big.bin.shoal-part ]; then du -k got/.big.bin.shoal-part | cut -f1; else echo 0; fi; }
+get big.bin --down 8M & getting=$!
+while [ "$(kilobytes)" -lt 2048 ]; do kill -0 $getting; done
+dd if=/dev/zero of=got/filler bs=64k 2>/dev/null || true
+wait $getting || true
+grep -q '"code":10' out || { cat out err; exit 98; }
+state=$(stat -c %s got/.big.bin.shoal-state)
+[ "$state" -ge 176 ] || { echo "nothing is recorded: $state"; exit 97; }
+rm got/filler
+get big.bin; expect 0
+cmp got/big.bin anna/files/big.bin
+"#,
+    );
+}
+
+#[test]
 fn a_disk_that_fills_up_under_small_files_leaves_whole_ones_and_the_next_fetch_brings_the_rest() {
     let world = World::new();
     for number in 0..400_u64 {

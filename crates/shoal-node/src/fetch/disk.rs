@@ -6,6 +6,8 @@
 //! synced in stretches, one at a time, while more is received and written.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,10 +26,10 @@ use crate::tasks::{Running, Tasks};
 /// Pieces that are hashed and written at once: while one waits for the disk, another is hashed.
 pub(super) const WRITES_AT_ONCE: usize = 3;
 /// Verified bytes that wait before they are worth a sync of their own.
-const SYNC_BYTES: u64 = 8 << 20;
+pub(super) const SYNC_BYTES: u64 = 8 << 20;
 /// Received bytes that are not durable, the stretch that is being synced included, before the
 /// receiver waits for the disk: bounds what a crash costs, and how far the disk may be behind.
-const UNSYNCED_MAX_BYTES: u64 = 20 << 20;
+pub(super) const UNSYNCED_MAX_BYTES: u64 = 20 << 20;
 /// Time after which verified bytes are synced however few, so that a slow transfer is
 /// acknowledged too.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,30 +101,42 @@ struct Stretch {
     stored_chunks: u32,
 }
 
+/// Opens the partial of `target`, for a range of it or all. With the content's `list`, only chunks
+/// that it confirms are kept, be it of a download that was begun from the origin before the list
+/// was known.
+pub(super) fn open_partial(
+    (folder, target): (&Folder, &SafePath),
+    origin: &Content,
+    list: Option<&HashList>,
+    range: Option<&Range<u64>>,
+) -> Result<Partial, PartialError> {
+    let Some(list) = list else {
+        return Partial::open(folder, target, origin, None);
+    };
+    let content = Content {
+        source: Source::Root(list.root()),
+        layout: origin.layout,
+    };
+    let also = Some(origin.source);
+    let mut partial = match range {
+        Some(range) => Partial::open_range(folder, target, &content, also, range)?,
+        None => Partial::open(folder, target, &content, also)?,
+    };
+    partial.keep_matching(list)?;
+    Ok(partial)
+}
+
+fn of_finish(error: FinishError) -> FetchError {
+    match error {
+        FinishError::Disk(error) => error.into(),
+        other => other.into(),
+    }
+}
+
 impl Disk {
-    /// Opens the partial of `target`. With the content's `list`, only chunks that it confirms are
-    /// kept, be it of a download that was begun from the origin before the list was known.
-    pub(super) async fn open(
-        tasks: &Tasks,
-        (folder, target): (Folder, SafePath),
-        (origin, list): (Content, Option<HashList>),
-        durability: Durability,
-    ) -> Result<Self, PartialError> {
-        let open = move || {
-            let Some(list) = list else {
-                return Partial::open(&folder, &target, &origin, None);
-            };
-            let layout = origin.layout;
-            let content = Content {
-                source: Source::Root(list.root()),
-                layout,
-            };
-            let mut partial = Partial::open(&folder, &target, &content, Some(origin.source))?;
-            partial.keep_matching(&list)?;
-            Ok(partial)
-        };
-        let partial = tasks.blocking(open).await?;
-        Ok(Self {
+    /// Takes over an open partial.
+    pub(super) fn new(partial: Partial, tasks: &Tasks, durability: Durability) -> Self {
+        Self {
             layout: partial.layout(),
             partial,
             writes: VecDeque::new(),
@@ -135,7 +149,7 @@ impl Disk {
             stored_chunks: 0,
             durable_chunks: 0,
             last_sync: Instant::now(),
-        })
+        }
     }
 
     pub(super) fn layout(&self) -> ChunkLayout {
@@ -146,9 +160,14 @@ impl Disk {
         self.partial.durable_bytes()
     }
 
-    /// Whether a chunk is there, verified, durable or not.
-    pub(super) fn has(&self, index: ChunkIndex) -> bool {
-        self.partial.is_verified(index)
+    /// What is needed in all, in bytes.
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        self.partial.wanted_bytes()
+    }
+
+    /// Whether a chunk is needed and not there; what is there is verified, durable or not.
+    pub(super) fn lacks(&self, index: ChunkIndex) -> bool {
+        self.partial.is_missing(index)
     }
 
     /// The hashes of all chunks, once all are there.
@@ -298,10 +317,31 @@ impl Disk {
             Durability::Unsynced => partial.finish_unsynced(&options),
         };
         let finished = self.tasks.blocking(finish).await;
-        finished.map_err(|error| match error {
-            FinishError::Disk(error) => error.into(),
-            other => other.into(),
-        })
+        finished.map_err(of_finish)
+    }
+
+    /// Gives these bytes of the content the final name, unless `there` is a file that has them and
+    /// nothing else. Unless durability was waived, they are durable then. Tells whether it has them.
+    pub(super) async fn finish_range(
+        mut self,
+        bytes: Range<u64>,
+        mut options: FinishOptions,
+        there: Option<File>,
+    ) -> Result<bool, FetchError> {
+        self.settle_sync().await?;
+        let (partial, durability) = (self.partial, self.durability);
+        let finished = self
+            .tasks
+            .blocking(move || {
+                // A file that cannot be read is another one.
+                let has = |file: &File| partial.has_bytes(&bytes, file).unwrap_or(false);
+                let is_same = there.as_ref().is_some_and(has);
+                options.replace |= is_same;
+                partial.finish_range(&bytes, &options, durability == Durability::Synced)?;
+                Ok(is_same)
+            })
+            .await;
+        finished.map_err(of_finish)
     }
 
     /// Waits for the oldest write, if there is one.

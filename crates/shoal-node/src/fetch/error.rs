@@ -103,6 +103,16 @@ pub enum FetchError {
         /// How.
         what: &'static str,
     },
+    /// A stretch of a file is asked for whose source has not hashed it yet.
+    #[error(
+        "{peer} has not hashed {path} yet, and without its hashes a part of it cannot be verified: try again in a moment"
+    )]
+    NotHashed {
+        /// The provider's name.
+        peer: NodeName,
+        /// The file there.
+        path: SafePath,
+    },
     /// The file is no longer what was announced.
     #[error("{path} changed at {peer} while it was fetched: run it again to get the new version")]
     SourceChanged {
@@ -139,6 +149,7 @@ impl FetchError {
                 Refusal::BadChunk
             }
             Self::Misbehaved { .. } => Refusal::Unexpected,
+            Self::NotHashed { .. } => Refusal::SourceUnreadable,
             Self::SourceChanged { .. } => Refusal::SourceChanged,
             Self::TargetExists { .. }
             | Self::Collision { .. }

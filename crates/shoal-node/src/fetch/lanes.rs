@@ -78,7 +78,7 @@ impl Attempt<'_> {
         list: Option<&HashList>,
         pool: &Pool,
     ) -> Result<Option<Hash>, FetchError> {
-        let wanted = Wanted::of(disk.layout(), |index| !disk.has(index));
+        let wanted = Wanted::of(disk.layout(), |index| disk.lacks(index));
         let request = stream.name();
         let further = self.further_lanes(link, &wanted, pool);
         let (pieces, heard) = mpsc::channel(1);

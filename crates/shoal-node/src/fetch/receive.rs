@@ -8,9 +8,10 @@ use shoal_store::partial::{Content, FinishOptions, Source};
 use shoal_wire::message::{FileRequest, Outcome, Provider};
 use shoal_wire::{ChunkIndex, ChunkLayout, Communication, FileEntry, Hash, Refusal};
 
-use super::disk::Disk;
+use super::disk::{Disk, open_partial};
+use super::donors::Known;
 use super::error::FetchError;
-use super::target::{self, Target};
+use super::target::{self, Seen, Target};
 use super::{Durability, FetchJob, Fetched};
 use crate::budget::Pool;
 use crate::requests::{REQUEST_DEADLINE, answer, converse};
@@ -28,6 +29,7 @@ pub(super) struct Attempt<'a> {
     pub(super) provider: &'a Provider,
     pub(super) tasks: &'a Tasks,
     pub(super) share: Option<&'a Share>,
+    pub(super) known: Option<&'a Known>,
 }
 
 impl Attempt<'_> {
@@ -79,22 +81,29 @@ impl Attempt<'_> {
         let total_bytes = entry.size.bytes();
         self.job.transfer.sized(total_bytes);
         let list = self.hear_list(stream, &entry, layout).await?;
-        let there = self.look_at_target(&entry).await;
-        match there {
+        if let Some(bytes) = self.job.range.clone() {
+            let from = (link, &mut *stream);
+            return self.receive_range(from, pool, (&entry, list), bytes).await;
+        }
+        let seen = self.look_at_target(&entry, list.as_ref()).await;
+        match seen.target {
             Target::Same(hash) => {
                 self.job.transfer.restarted(total_bytes);
                 let outcome = Outcome::UpToDate(hash);
                 let fetched = Fetched {
                     outcome,
                     total_bytes,
+                    reused_bytes: 0,
                 };
                 return Ok((fetched, None));
             }
+            _ if self.job.transfer.is_cancelled() => return Err(FetchError::Cancelled),
             Target::Different if !self.job.overwrite => return Err(self.target_exists()),
             Target::Different | Target::SameSize | Target::Absent => {}
         }
-        let mut disk = self.open_disk(&entry, layout, list.clone()).await?;
-        self.job.transfer.restarted(disk.durable_bytes());
+        let mut disk = self
+            .open_disk((&entry, list.as_ref()), &mut stream.send, pool)
+            .await?;
         let receiving = self.receive_chunks((link, stream), &mut disk, list.as_ref(), pool);
         let root = match receiving.await {
             Ok(root) => root,
@@ -106,10 +115,11 @@ impl Attempt<'_> {
             }
         };
         let stored_chunks = disk.stored_chunks();
-        let outcome = self.complete(disk, &entry, root).await?;
+        let outcome = self.complete(disk, (&entry, &seen), root).await?;
         let fetched = Fetched {
             outcome,
             total_bytes,
+            reused_bytes: self.job.transfer.reused_bytes(),
         };
         if self.job.policy.durability == Durability::Unsynced {
             return Ok((fetched, None));
@@ -171,15 +181,23 @@ impl Attempt<'_> {
             })
     }
 
-    async fn look_at_target(&self, entry: &FileEntry) -> Target {
+    async fn look_at_target(&self, entry: &FileEntry, list: Option<&HashList>) -> Seen {
         let (folder, path) = (self.job.folder.clone(), self.job.target.clone());
-        let (size, root) = (entry.size, entry.hash);
+        let (size, list, cancelled) = (entry.size, list.cloned(), self.stop());
         self.tasks
-            .blocking(move || target::look(&folder, &path, size, root))
+            .blocking(move || target::look((&folder, &path), size, list.as_ref(), &cancelled))
             .await
     }
 
-    fn target_exists(&self) -> FetchError {
+    async fn look_again(&self, seen: &Seen, hashes: &HashList) -> Target {
+        let (folder, path) = (self.job.folder.clone(), self.job.target.clone());
+        let (seen, hashes) = (*seen, hashes.clone());
+        self.tasks
+            .blocking(move || target::look_again(&seen, (&folder, &path), &hashes))
+            .await
+    }
+
+    pub(super) fn target_exists(&self) -> FetchError {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
         let below = OsStr::from_bytes(self.job.target.as_bytes());
@@ -188,25 +206,34 @@ impl Attempt<'_> {
         }
     }
 
-    async fn open_disk(
+    /// Opens the partial and has it take what is here already.
+    pub(super) async fn open_disk(
         &self,
-        entry: &FileEntry,
-        layout: ChunkLayout,
-        list: Option<HashList>,
+        (entry, list): (&FileEntry, Option<&HashList>),
+        send: &mut SendStream,
+        pool: &Pool,
     ) -> Result<Disk, FetchError> {
         let origin = Content {
             source: Source::Origin {
                 node: self.provider.node,
                 mtime_ns: entry.mtime_ns,
             },
-            layout,
+            layout: ChunkLayout::of(entry.size),
         };
         let (folder, target) = (self.job.folder.clone(), self.job.target.clone());
+        let (known, range) = (list.cloned(), self.job.range.clone());
+        let open =
+            move || open_partial((&folder, &target), &origin, known.as_ref(), range.as_ref());
+        let mut partial = self.tasks.blocking(open).await?;
+        self.job.transfer.restarted(partial.durable_bytes());
+        if let Some(list) = list {
+            partial = self.reuse(partial, list, send, pool).await?;
+        }
         let durability = self.job.policy.durability;
-        Ok(Disk::open(self.tasks, (folder, target), (origin, list), durability).await?)
+        Ok(Disk::new(partial, self.tasks, durability))
     }
 
-    fn source_changed(&self) -> FetchError {
+    pub(super) fn source_changed(&self) -> FetchError {
         FetchError::refused(self.provider, Refusal::SourceChanged, "")
     }
 
@@ -238,7 +265,7 @@ impl Attempt<'_> {
     async fn complete(
         &self,
         disk: Disk,
-        entry: &FileEntry,
+        (entry, seen): (&FileEntry, &Seen),
         said: Option<Hash>,
     ) -> Result<Outcome, FetchError> {
         let Some(hashes) = disk.hashes() else {
@@ -251,11 +278,7 @@ impl Attempt<'_> {
             disk.forget_all().await?;
             return Err(self.source_changed());
         }
-        let named = FileEntry {
-            hash: Some(root),
-            ..entry.clone()
-        };
-        let there = match self.look_at_target(&named).await {
+        let there = match self.look_again(seen, &hashes).await {
             Target::Different if !self.job.overwrite => return Err(self.target_exists()),
             there => there,
         };

@@ -1,7 +1,7 @@
 //! What is already at a target.
 
-use shoal_store::folder::{Folder, OpenError};
-use shoal_store::hashing::hash_file;
+use shoal_store::folder::{FileStat, Folder, OpenError};
+use shoal_store::hashing::HashList;
 use shoal_store::partial::remove_left_state;
 use shoal_wire::{FileSize, Hash, SafePath};
 
@@ -18,34 +18,60 @@ pub(super) enum Target {
     Different,
 }
 
-/// Looks at the target; reads all of it where only that can tell.
+/// What was seen at a target, and of which version of what lies there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) target: Target,
+    stat: Option<FileStat>,
+}
+
+/// Looks at the target; reads as much of it as is needed to tell.
 pub(super) fn look(
-    folder: &Folder,
-    target: &SafePath,
+    (folder, path): (&Folder, &SafePath),
     size: FileSize,
-    root: Option<Hash>,
-) -> Target {
-    let (file, stat) = match folder.open_file(target) {
+    list: Option<&HashList>,
+    cancelled: &dyn Fn() -> bool,
+) -> Seen {
+    let only = |target| Seen { target, stat: None };
+    let (file, stat) = match folder.open_file(path) {
         Ok(opened) => opened,
-        Err(OpenError::NotFound) => return Target::Absent,
+        Err(OpenError::NotFound) => return only(Target::Absent),
         // Opening the partial says what is in the way; nothing is replaced unasked by its end.
-        Err(OpenError::TooManyOpen | OpenError::Other(_)) => return Target::Absent,
-        Err(OpenError::Symlink) if is_behind_a_link(folder, target) => return Target::Absent,
-        Err(_) => return Target::Different,
+        Err(OpenError::TooManyOpen | OpenError::Other(_)) => return only(Target::Absent),
+        Err(OpenError::Symlink) if is_behind_a_link(folder, path) => {
+            return only(Target::Absent);
+        }
+        Err(_) => return only(Target::Different),
     };
-    if stat.size != size.bytes() {
+    let target = match list {
+        _ if stat.size != size.bytes() => Target::Different,
+        None => Target::SameSize,
+        Some(list) => match list.is_of(&file, cancelled) {
+            Ok(true) => {
+                remove_left_state(folder, path);
+                Target::Same(list.root())
+            }
+            Ok(false) | Err(_) => Target::Different,
+        },
+    };
+    let stat = Some(stat);
+    Seen { target, stat }
+}
+
+/// Looks again, for the same content: reads only what was not seen before.
+pub(super) fn look_again(
+    before: &Seen,
+    (folder, target): (&Folder, &SafePath),
+    list: &HashList,
+) -> Target {
+    let is_settled = before.target == Target::Different && before.stat.is_some();
+    if is_settled && folder.stat(target).ok() == before.stat {
         return Target::Different;
     }
-    let Some(root) = root else {
-        return Target::SameSize;
-    };
-    match hash_file(&file, size, &|| false) {
-        Ok(hashes) if hashes.root() == root => {
-            remove_left_state(folder, target);
-            Target::Same(root)
-        }
-        _ => Target::Different,
-    }
+    look((folder, target), list.layout().size(), Some(list), &|| {
+        false
+    })
+    .target
 }
 
 fn is_behind_a_link(folder: &Folder, target: &SafePath) -> bool {

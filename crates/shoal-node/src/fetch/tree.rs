@@ -343,6 +343,7 @@ impl Tree<'_> {
                 }],
                 folder: self.job.folder.clone(),
                 target: target.clone(),
+                range: None,
                 overwrite: self.job.options.overwrite,
                 policy: self.job.options.policy,
                 transfer: transfer.clone(),

@@ -181,6 +181,7 @@ impl<Who> Answers<Who> {
             }],
             folder: self.shared.share.folder().clone(),
             target: offer.target,
+            range: None,
             overwrite: offer.overwrite,
             policy: FetchPolicy::default(),
             transfer: transfer.clone(),

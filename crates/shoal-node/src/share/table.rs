@@ -40,8 +40,12 @@ impl Table {
     }
 
     pub(super) fn by_hash(&self, hash: &Hash) -> Option<&SharedFile> {
-        let path = self.by_hash.get(hash)?.first()?;
-        self.file(path)
+        self.all_by_hash(hash).next()
+    }
+
+    pub(super) fn all_by_hash(&self, hash: &Hash) -> impl Iterator<Item = &SharedFile> {
+        let paths = self.by_hash.get(hash).into_iter().flatten();
+        paths.filter_map(|path| self.file(path))
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -59,6 +59,7 @@ impl Receiver {
             sources,
             folder: Folder::open(&self.folder()).expect("a folder"),
             target,
+            range: None,
             overwrite: false,
             policy: FetchPolicy::default(),
             transfer,

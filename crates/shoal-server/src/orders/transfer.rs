@@ -72,6 +72,7 @@ impl Orders {
             }],
             folder: coordinator.share.folder().clone(),
             target: target.clone(),
+            range: None,
             overwrite,
             policy: FetchPolicy::default(),
             transfer: transfer.clone(),

@@ -2,6 +2,7 @@
 
 mod choose;
 mod course;
+mod slice;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use shoal_wire::{NodeName, SafePath};
 use tokio::sync::mpsc;
 
 use self::course::Course;
+use self::slice::{Narrowed, Slice};
 use crate::args::GetArguments;
 use crate::connect::Joined;
 use crate::exit::{Code, Failure};
@@ -39,8 +41,13 @@ const EVENTS_WAITING: usize = 1024;
 /// Runs the command.
 pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), Failure> {
     let mut interrupt = Interrupt::listen()?;
-    let folder =
-        Folder::create(&arguments.output_dir).map_err(|error| Failure::local(error.to_string()))?;
+    let (folder, slice) = match arguments.range {
+        Some(range) => {
+            Slice::at(range, &arguments.output_dir).map(|(folder, slice)| (folder, Some(slice)))?
+        }
+        None => (arguments.output_dir.clone(), None),
+    };
+    let folder = Folder::create(&folder).map_err(|error| Failure::local(error.to_string()))?;
     let joined = tokio::select! {
         joined = Joined::connect(&arguments.joined, output) => joined?,
         () = interrupt.received() => return Err(interrupted()),
@@ -54,10 +61,12 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
     tasks.spawn(throttle.clone().follow_hours());
     let getting = Getting {
         session: &joined.session,
-        fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None),
+        fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None)
+            .with_index(joined.index_path.clone()),
         transfers: &Transfers::limited(throttle),
         folder,
         options: options(&arguments)?,
+        slice,
     };
     let got = getting.run(&arguments.wanted, &mut interrupt, output).await;
     joined.close().await;
@@ -93,6 +102,8 @@ pub(crate) struct Getting<'a> {
     pub(crate) transfers: &'a Transfers,
     pub(crate) folder: Folder,
     pub(crate) options: TreeOptions,
+    /// What of one file, where not all of it.
+    pub(crate) slice: Option<Slice>,
 }
 
 /// What is to be fetched.
@@ -116,12 +127,19 @@ impl Getting<'_> {
         interrupt: &mut Interrupt,
         output: &Output,
     ) -> Result<(), Failure> {
-        let planned = tokio::select! {
+        let mut planned = tokio::select! {
             planned = self.plan_all(wanted, output) => planned?,
             () = interrupt.received() => return Err(interrupted()),
         };
+        let narrowed = match &self.slice {
+            Some(slice) => Some(slice.narrow(&mut planned)?),
+            None => None,
+        };
         let mut course = Course::new(&planned, self.folder.path().display().to_string(), output);
-        let jobs = self.jobs(planned);
+        if let Some(narrowed) = &narrowed {
+            course.narrowed(narrowed.moved_bytes);
+        }
+        let jobs = self.jobs(planned, narrowed.as_ref());
         let files = jobs.files.iter().map(|job| &job.transfer);
         let trees = jobs.trees.iter().map(|job| &job.transfer);
         for transfer in files.chain(trees) {
@@ -198,7 +216,7 @@ impl Getting<'_> {
         Ok(planned?)
     }
 
-    fn jobs(&self, planned: Vec<Planned>) -> Jobs {
+    fn jobs(&self, planned: Vec<Planned>, narrowed: Option<&Narrowed>) -> Jobs {
         let mut jobs = Jobs {
             files: Vec::new(),
             trees: Vec::new(),
@@ -208,7 +226,7 @@ impl Getting<'_> {
         for item in planned {
             match item {
                 Planned::File(file) if by_manifest => jobs.trees.extend(self.tree_of(file)),
-                Planned::File(file) => jobs.files.push(self.file_job(file)),
+                Planned::File(file) => jobs.files.push(self.file_job(file, narrowed)),
                 Planned::Tree(tree) => jobs.trees.push(self.tree_job(*tree)),
             }
         }
@@ -239,7 +257,7 @@ impl Getting<'_> {
         }
     }
 
-    fn file_job(&self, file: PlannedFile) -> FetchJob {
+    fn file_job(&self, file: PlannedFile, narrowed: Option<&Narrowed>) -> FetchJob {
         let nobody = || NodeName::try_from("nobody".to_owned()).ok();
         let name = file
             .sources
@@ -255,6 +273,7 @@ impl Getting<'_> {
             sources: file.sources,
             folder: self.folder.clone(),
             target: file.target,
+            range: narrowed.map(|narrowed| narrowed.bytes.clone()),
             overwrite: self.options.overwrite,
             policy: self.options.policy,
         }

@@ -249,6 +249,7 @@ impl Folders {
         let fetched = |outcome| Fetched {
             outcome,
             total_bytes: file.total_bytes,
+            reused_bytes: 0,
         };
         match staging.place(&file.staged, &folder, (name, overwrite)) {
             Ok(()) => Ok(fetched(Outcome::Fetched(file.hash))),

@@ -213,6 +213,7 @@ impl Tree<'_> {
                 let fetched = Fetched {
                     outcome: Outcome::UpToDate(hash),
                     total_bytes: entry.size.bytes(),
+                    reused_bytes: 0,
                 };
                 self.over(&entry.path, target, Ok(fetched)).await;
             }

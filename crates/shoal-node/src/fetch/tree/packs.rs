@@ -299,6 +299,7 @@ impl Stage {
                 let fetched = Fetched {
                     outcome,
                     total_bytes,
+                    reused_bytes: 0,
                 };
                 return Ok(Unpacked::Over(small, Ok(fetched)));
             }

@@ -30,6 +30,7 @@ pub(super) struct Course {
     /// Lines that wait until it is known whether there are few enough to show.
     lines: Vec<String>,
     has_trees: bool,
+    is_range: bool,
     transfers: Vec<Transfer>,
     /// By transfers that are over.
     past: Moved,
@@ -49,6 +50,7 @@ struct Moved {
     verified_bytes: u64,
     durable_bytes: u64,
     received_bytes: u64,
+    reused_bytes: u64,
 }
 
 impl Moved {
@@ -56,6 +58,7 @@ impl Moved {
         self.verified_bytes += snapshot.verified_bytes;
         self.durable_bytes += snapshot.durable_bytes;
         self.received_bytes += transfer.received_bytes();
+        self.reused_bytes += transfer.reused_bytes();
     }
 }
 
@@ -83,6 +86,7 @@ impl Course {
             sources,
             lines: Vec::new(),
             has_trees: planned.iter().any(|item| matches!(item, Planned::Tree(_))),
+            is_range: false,
             transfers: Vec::new(),
             past: Moved::default(),
             files,
@@ -94,6 +98,12 @@ impl Course {
             lost: BTreeMap::new(),
             first_failure: None,
         }
+    }
+
+    /// Of its one file only a range is fetched, which takes this much, in bytes.
+    pub(super) fn narrowed(&mut self, moved_bytes: u64) {
+        self.is_range = true;
+        self.total_bytes = moved_bytes;
     }
 
     /// A transfer counts from now on.
@@ -207,12 +217,19 @@ impl Course {
             "outcome": word.replace(' ', "_"),
             "hash": hash.to_string(),
             "size": fetched.total_bytes,
+            "reused": fetched.reused_bytes,
         });
         self.output.machine("got", fields);
         if self.output.is_json() {
             return;
         }
-        let line = || format!("{word:<11} {target}  {}  {hash}", size(fetched.total_bytes));
+        let of = if self.is_range { "of " } else { "" };
+        let line = || {
+            format!(
+                "{word:<11} {target}  {}  {of}{hash}",
+                size(fetched.total_bytes)
+            )
+        };
         if self.has_trees {
             if self.lines.len() <= LINES_MAX {
                 self.lines.push(line());
@@ -249,6 +266,7 @@ impl Course {
             "up_to_date": self.up_to_date,
             "failed": self.failed,
             "bytes": self.past.received_bytes,
+            "reused": self.past.reused_bytes,
             "seconds": took.as_secs_f64(),
             "folder": self.folder,
         });
@@ -354,8 +372,12 @@ impl Course {
             0 => String::new(),
             count => format!(" ({count} were there already)"),
         };
+        let reused = match self.past.reused_bytes {
+            0 => String::new(),
+            bytes => format!(", {} reused from files here", size(bytes)),
+        };
         format!(
-            "{files} file(s){there}, {} in {seconds} ({rate}/s), in {}",
+            "{files} file(s){there}, {} in {seconds} ({rate}/s){reused}, in {}",
             size(bytes),
             self.folder
         )
