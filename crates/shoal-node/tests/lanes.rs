@@ -65,6 +65,20 @@ async fn each_chunk_is_asked_for_once_also_where_nobody_knows_the_hash() {
 }
 
 #[tokio::test]
+async fn a_source_that_lets_nobody_join_sends_everything_on_one_stream() {
+    let content = Content::new("a.bin", CHUNKS * CHUNK, 12);
+    let provider = Scripted::honest("anna", &content).await;
+    let distance = Distance::before(provider.address()).await;
+    let receiver = Receiver::new().await;
+    let source = distance.to(provider.source(&content.entry));
+    receiver.fetch(vec![source], "a.bin").await.unwrap();
+    assert!(receiver.read("a.bin") == content.bytes);
+    let mut asked: Vec<u32> = provider.asked().concat();
+    asked.sort_unstable();
+    assert_eq!(asked, (0..CHUNKS as u32).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn on_a_short_path_there_is_one_stream_and_one_question() {
     let content = Content::new("a.bin", CHUNKS * CHUNK, 9);
     let joined = Arc::new(AtomicUsize::new(0));
@@ -149,7 +163,7 @@ async fn provider(
     false_chunk: Option<u32>,
 ) -> Scripted {
     let content = content.clone();
-    Scripted::start("anna", move |requested| {
+    Scripted::start_with_lanes("anna", move |requested| {
         let (content, joined) = (content.clone(), Arc::clone(&joined));
         async move { serve(requested, &content, &joined, false_chunk).await }
     })

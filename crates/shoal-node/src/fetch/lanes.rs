@@ -8,12 +8,13 @@
 //! What is heard goes to the disk over a short queue, so that the next piece is read while those
 //! before it are hashed, written and synced.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
 use shoal_link::{Link, RecvStream, SendStream, Stream, StreamName};
 use shoal_store::hashing::{HashList, PIECE_BYTES};
-use shoal_wire::{ChunkLayout, Communication, Hash};
+use shoal_wire::{ChunkLayout, ChunkRanges, Communication, Hash};
 use tokio::sync::{Mutex, mpsc};
 
 use super::disk::{Disk, Piece, StoreError, WRITES_AT_ONCE};
@@ -43,6 +44,15 @@ struct Course<'a> {
     pool: &'a Pool,
     pieces: mpsc::Sender<Piece>,
     is_alone: bool,
+}
+
+/// What a lane has asked for.
+#[derive(Default)]
+struct Asked {
+    /// Oldest first, and not yet heard to its end.
+    open: VecDeque<ChunkRanges>,
+    /// Whether any of it has come.
+    has_answer: bool,
 }
 
 impl Attempt<'_> {
@@ -79,13 +89,31 @@ impl Attempt<'_> {
         pool: &Pool,
     ) -> Result<Option<Hash>, FetchError> {
         let wanted = Wanted::of(disk.layout(), |index| disk.lacks(index));
-        let request = stream.name();
         let further = self.further_lanes(link, &wanted, pool);
+        let mut root = self
+            .run_lanes((link, stream), disk, (list, pool), (&wanted, further))
+            .await?;
+        if wanted.count() > 0 {
+            // A lane that was refused gave back what nobody was left to ask for.
+            let alone = self.run_lanes((link, stream), disk, (list, pool), (&wanted, 0));
+            root = root.or(alone.await?);
+        }
+        Ok(root.or(list.map(HashList::root)))
+    }
+
+    async fn run_lanes(
+        &self,
+        (link, stream): (&Link, &mut Stream),
+        disk: &mut Disk,
+        (list, pool): (Option<&HashList>, &Pool),
+        (wanted, further): (&Wanted, usize),
+    ) -> Result<Option<Hash>, FetchError> {
+        let request = stream.name();
         let (pieces, heard) = mpsc::channel(1);
         let Stream { send, recv, .. } = stream;
         let send = Mutex::new(send);
         let course = Course {
-            wanted: &wanted,
+            wanted,
             list,
             pool,
             pieces,
@@ -95,7 +123,9 @@ impl Attempt<'_> {
         // chunk is noticed, and what was heard before it failed is stored.
         let hearing = async {
             let course = course;
-            let mut lanes: Vec<Lane<'_, _>> = vec![Box::pin(self.lane(&course, &send, recv))];
+            let mut asked = Asked::default();
+            let first = self.lane(&course, &send, recv, &mut asked);
+            let mut lanes: Vec<Lane<'_, _>> = vec![Box::pin(first)];
             for _ in 0..further {
                 lanes.push(Box::pin(self.further_lane(&course, link, request)));
             }
@@ -103,8 +133,7 @@ impl Attempt<'_> {
         };
         let storing = self.store_pieces(disk, &send, heard);
         let (heard, ()) = tokio::try_join!(hearing, storing)?;
-        let said = heard?.into_iter().flatten().next();
-        Ok(said.or(list.map(HashList::root)))
+        Ok(heard?.into_iter().flatten().next())
     }
 
     /// How many lanes are of use beside the first, as far as there is memory for them.
@@ -119,7 +148,8 @@ impl Attempt<'_> {
             .count()
     }
 
-    /// Joins the request on a stream of its own, unless everything is asked for by then.
+    /// Joins the request on a stream of its own, unless everything is asked for by then. A source
+    /// that does not take it is asked on the other streams.
     async fn further_lane(
         &self,
         course: &Course<'_>,
@@ -138,9 +168,18 @@ impl Attempt<'_> {
         };
         let said = send.say(&join).await;
         said.map_err(|error| FetchError::lost(self.provider, &error))?;
-        let ended = self.lane(course, &Mutex::new(&mut send), &mut recv).await;
+        let mut asked = Asked::default();
+        let ended = self
+            .lane(course, &Mutex::new(&mut send), &mut recv, &mut asked)
+            .await;
         match &ended {
             Ok(_) => send.finish(),
+            Err(FetchError::Refused { .. }) if !asked.has_answer => {
+                for ranges in asked.open {
+                    course.wanted.give_back(&ranges);
+                }
+                return Ok(None);
+            }
             Err(error) => {
                 send.reset(error.refusal());
                 recv.stop(error.refusal());
@@ -156,30 +195,31 @@ impl Attempt<'_> {
         course: &Course<'_>,
         send: &Mutex<&mut SendStream>,
         recv: &mut RecvStream,
+        asked: &mut Asked,
     ) -> Result<Option<Hash>, FetchError> {
         let (chunks_at_a_time, ahead) = if course.is_alone {
             (u32::MAX, 1)
         } else {
             (CHUNKS_AT_A_TIME, REQUESTS_AHEAD)
         };
-        let mut asked = std::collections::VecDeque::new();
         let mut root = None;
         loop {
-            while asked.len() < ahead
+            while asked.open.len() < ahead
                 && let Some(ranges) = course.wanted.take(chunks_at_a_time)
             {
                 let get = Communication::FileGet(ranges.clone());
                 let said = send.lock().await.say(&get).await;
                 said.map_err(|error| FetchError::lost(self.provider, &error))?;
-                asked.push_back(ranges);
+                asked.open.push_back(ranges);
             }
-            let Some(ranges) = asked.pop_front() else {
+            let Some(ranges) = asked.open.front() else {
                 return Ok(root);
             };
             let layout = course.wanted.layout();
             let indexes = ranges.indexes(&layout).into_iter().flatten();
             let mut chunks = Chunks::new(layout, indexes, course.pool);
             while let Some(piece) = self.hear_piece(recv, &mut chunks, course.list).await? {
+                asked.has_answer = true;
                 if course.pieces.send(piece).await.is_err() {
                     // Storing has failed, and says why.
                     return Ok(root);
@@ -188,6 +228,7 @@ impl Attempt<'_> {
             let Communication::FileTransferComplete { root: said } = self.hear(recv).await? else {
                 return Err(FetchError::misbehaved(self.provider, "no completion"));
             };
+            asked.open.pop_front();
             root = root.or(said);
         }
     }

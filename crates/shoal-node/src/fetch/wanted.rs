@@ -66,7 +66,17 @@ impl Wanted {
         ChunkRanges::new(taken).filter(|ranges| !ranges.is_empty())
     }
 
-    /// Waits until everything is asked for.
+    /// Takes chunks back that were handed out and not fetched.
+    pub(super) fn give_back(&self, ranges: &ChunkRanges) {
+        let mut rest = self.lock();
+        for index in ranges.indexes(&self.layout).into_iter().flatten() {
+            let at = index.get();
+            let place = rest.partition_point(|range| range.end <= at);
+            rest.insert(place, at..at + 1);
+        }
+    }
+
+    /// Waits until everything was asked for once.
     pub(super) async fn exhausted(&self) {
         self.exhausted.cancelled().await;
     }
@@ -99,8 +109,15 @@ mod tests {
                 prop_assert!(ranges.count() <= u64::from(*most));
                 taken.extend(ranges.indexes(&layout).unwrap().map(ChunkIndex::get));
             }
-            prop_assert_eq!(taken, expected);
+            prop_assert_eq!(&taken, &expected);
             prop_assert!(rest.exhausted.is_cancelled());
+            let back = ChunkRanges::of_wanted(&layout, |index| expected.contains(&index.get()));
+            rest.give_back(&back);
+            prop_assert_eq!(rest.count(), expected.len());
+            let again = rest.take(u32::MAX).map_or(Vec::new(), |ranges| {
+                ranges.indexes(&layout).unwrap().map(ChunkIndex::get).collect()
+            });
+            prop_assert_eq!(again, expected);
         }
     }
 }

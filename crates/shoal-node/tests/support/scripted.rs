@@ -7,7 +7,7 @@ use shoal_node::fetch::Source;
 use shoal_node::provide::is_about_files;
 use shoal_node::tasks::Tasks;
 use shoal_wire::message::{Addresses, Bounded, Encoding, FileChunk, FileResponse, Provider};
-use shoal_wire::{ChunkIndex, Communication, FileEntry, Hash, NodeId};
+use shoal_wire::{ChunkIndex, Communication, FileEntry, Hash, NodeId, Refusal};
 
 use super::content::Content;
 use super::{DEADLINE, endpoint};
@@ -43,9 +43,31 @@ pub(crate) struct Requested {
 }
 
 impl Scripted {
-    /// Runs `script` for each request.
+    /// Runs `script` for each request; nobody may join one.
     pub(crate) async fn start<Running>(
         name: &str,
+        script: impl Fn(Requested) -> Running + Send + Sync + 'static,
+    ) -> Self
+    where
+        Running: Future<Output = Option<()>> + Send + 'static,
+    {
+        Self::run(name, false, script).await
+    }
+
+    /// Runs `script` for each request and for each stream that joins one.
+    pub(crate) async fn start_with_lanes<Running>(
+        name: &str,
+        script: impl Fn(Requested) -> Running + Send + Sync + 'static,
+    ) -> Self
+    where
+        Running: Future<Output = Option<()>> + Send + 'static,
+    {
+        Self::run(name, true, script).await
+    }
+
+    async fn run<Running>(
+        name: &str,
+        takes_joins: bool,
         script: impl Fn(Requested) -> Running + Send + Sync + 'static,
     ) -> Self
     where
@@ -65,6 +87,12 @@ impl Scripted {
                             continue;
                         };
                         assert!(is_about_files(&first), "{first:?}");
+                        if matches!(first, Communication::FileJoin { .. }) && !takes_joins {
+                            let refused = Communication::refused(Refusal::Unexpected, "");
+                            let _gone = stream.send.say(&refused).await;
+                            stream.send.finish();
+                            continue;
+                        }
                         let asked = noting.clone();
                         let run = script(Requested {
                             first,
