@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,12 +116,14 @@ class Getting:
         )
         reader = threading.Thread(target=self.listen, daemon=True)
         reader.start()
-        while self.process.poll() is None:
-            if time.monotonic() - self.started > LIMIT:
-                self.process.kill()
-                sys.exit(f"get did not end in {LIMIT} s")
-            self.look(target)
-            time.sleep(0.02)
+        try:
+            while self.process.poll() is None:
+                if time.monotonic() - self.started > LIMIT:
+                    sys.exit(f"get did not end in {LIMIT} s")
+                self.look(target)
+                time.sleep(0.02)
+        finally:
+            self.process.kill()
         self.seconds = time.monotonic() - self.started
         reader.join()
 
@@ -189,7 +192,7 @@ def wait_hashed(program, base):
 
 
 def get(settings, base, ticket, log):
-    command = [program_path for program_path in [settings.program, "--json", "get", "anna:tree"]]
+    command = [settings.program, "--json", "get", "anna:tree"]
     command += ["-o", base / "got", "--join", ticket, "--state-dir", base / "getter"]
     command += ["--no-sync"] if settings.no_sync else []
     getting = Getting(command, base / "got" / "tree", log)
@@ -203,6 +206,7 @@ def get(settings, base, ticket, log):
 
 def main():
     settings = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(
         prefix="shoal-entries-", dir=settings.dir or os.environ.get("BENCH_DIR"),
     ) as name:
