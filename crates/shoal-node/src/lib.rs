@@ -6,6 +6,7 @@
 
 mod budget;
 pub mod fetch;
+mod moving;
 pub mod open_files;
 pub mod peer;
 pub mod plan;

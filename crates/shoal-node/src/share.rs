@@ -6,6 +6,8 @@
 
 mod feed;
 mod hashing;
+mod paths;
+mod record;
 mod scan;
 mod table;
 mod tree;
@@ -21,6 +23,7 @@ use shoal_wire::{FileEntry, Hash, SafePath};
 use tokio::sync::{mpsc, oneshot};
 
 use self::table::Table;
+use self::watch::Watch;
 use crate::tasks::Tasks;
 
 pub use feed::{Batch, Feed};
@@ -33,6 +36,8 @@ const SCAN_INTERVAL_MIN: Duration = Duration::from_millis(200);
 const SCAN_PAUSE_FACTOR: u32 = 4;
 /// Time between scans where changes cannot be watched, or the disk does not show everything.
 const SCAN_INTERVAL_UNWATCHED: Duration = Duration::from_secs(30);
+/// Files of a scan that the table takes over at a time.
+const TAKEN_AT_ONCE: usize = 2048;
 /// Scans that may wait to be asked for: one under way and the next, callers beyond that wait.
 const SCAN_REQUESTS: usize = 2;
 
@@ -136,18 +141,13 @@ impl Share {
 
     /// The file offered at `path`.
     pub fn file(&self, path: &SafePath) -> Option<SharedFile> {
-        self.inner.table().file(path).cloned()
+        self.inner.table().file(path)
     }
 
-    /// A file with this content.
-    pub fn by_hash(&self, hash: &Hash) -> Option<SharedFile> {
-        self.inner.table().by_hash(hash).cloned()
-    }
-
-    /// Files with this content, at most `limit`.
-    pub fn all_by_hash(&self, hash: &Hash, limit: usize) -> Vec<SharedFile> {
-        let table = self.inner.table();
-        table.all_by_hash(hash).take(limit).cloned().collect()
+    /// Files with this content, at most `limit`. Where there are some it looks through all files:
+    /// some ten milliseconds for a million.
+    pub fn by_hash(&self, hash: &Hash, limit: usize) -> Vec<SharedFile> {
+        self.inner.table().by_hash(hash, limit)
     }
 
     /// A page of at most `limit` files below `prefix` (or just that file), after the path
@@ -249,13 +249,23 @@ impl Inner {
     }
 
     /// Scans; tells too whether the scan was complete.
-    async fn scan(&self) -> (Result<Rescanned, ShareError>, bool) {
-        let (root, hidden) = (self.folder.path().to_owned(), self.hidden);
-        let found = self.tasks.blocking(move || scan::scan(&root, hidden)).await;
-        let readable = found.is_some();
-        let found = found.unwrap_or_else(scan::Found::nothing);
-        let is_complete = found.is_complete;
-        let scanned = self.table().scanned(found);
+    async fn scan(self: &Arc<Self>, watch: &Arc<Watch>) -> (Result<Rescanned, ShareError>, bool) {
+        let (inner, watch) = (Arc::clone(self), Arc::clone(watch));
+        let scanning = move || {
+            watch.forget();
+            inner.table().scan_begins();
+            let tell = |found: &[scan::Found]| {
+                // In parts, so that whoever asks the table does not wait for all of them.
+                for some in found.chunks(TAKEN_AT_ONCE) {
+                    inner.table().found(some);
+                }
+            };
+            let watch = |path: &std::path::Path| watch.folder(path);
+            let went = scan::scan(inner.folder.path(), inner.hidden, watch, tell);
+            let scanned = inner.table().scanned(went.is_complete);
+            (went, scanned)
+        };
+        let (went, scanned) = self.tasks.blocking(scanning).await;
         let has_unhashed = self.table().has_unhashed();
         if has_unhashed {
             self.all_hashed.send_replace(false);
@@ -270,24 +280,20 @@ impl Inner {
             path: self.folder.path().to_owned(),
         };
         (
-            readable.then_some(scanned).ok_or_else(unreadable),
-            is_complete,
+            went.is_readable.then_some(scanned).ok_or_else(unreadable),
+            went.is_complete,
         )
     }
 }
 
 /// Scans at first, on request and after changes.
 async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
-    let folder = inner.folder.path().to_owned();
-    let watch = inner
-        .tasks
-        .blocking(move || watch::Watch::start(&folder))
-        .await;
+    let watch = Arc::new(Watch::start());
     let mut asked: Option<ScanRequest> = None;
     let mut hashes = false;
     loop {
         let started = Instant::now();
-        let (scanned, is_complete) = inner.scan().await;
+        let (scanned, is_complete) = inner.scan(&watch).await;
         let took = started.elapsed();
         if let Err(error) = &scanned {
             tracing::warn!(%error, "nothing is offered");
@@ -314,7 +320,7 @@ async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
 
 /// Waits for a change and the pause after the last scan, or for the interval where nothing tells
 /// of changes or that scan could not see everything.
-async fn due(watch: &watch::Watch, pause: Duration, is_complete: bool) {
+async fn due(watch: &Watch, pause: Duration, is_complete: bool) {
     let interval = SCAN_INTERVAL_UNWATCHED.max(pause);
     if !watch.is_live() {
         return tokio::time::sleep(interval).await;

@@ -16,6 +16,7 @@ use shoal_wire::message::{Outcome, TransferProgress};
 use shoal_wire::{NodeId, NodeName, Refusal, SafePath};
 use tokio_util::sync::CancellationToken;
 
+use crate::moving;
 use crate::throttle::Throttle;
 
 /// Finished transfers that are remembered: a screenful for a person who looks back.
@@ -220,7 +221,9 @@ impl Transfer {
             Direction::Receiving => self.0.throttle.down(),
             Direction::Sending => self.0.throttle.up(),
         };
-        gate.take(peer, FlowId(self.0.id), most_bytes).await
+        let taken = gate.take(peer, FlowId(self.0.id), most_bytes).await;
+        moving::moves();
+        taken
     }
 
     /// The size is known.

@@ -26,6 +26,8 @@ async fn another_peer_is_answered_requests_for_files_and_nothing_else() {
             Communication::FileRequest(_)
             | Communication::ManifestRequest(_)
             | Communication::PackGet(_) => Refusal::NotGranted,
+            // There is no request to join.
+            Communication::FileJoin { .. } => Refusal::Unexpected,
             _ => Refusal::Denied,
         };
         assert_eq!(refusal_of(&link, &message).await, Some(expected), "{name}");
@@ -46,6 +48,7 @@ async fn a_server_is_answered_lists_requests_offers_rescans_and_limits_and_nothi
             Communication::FileRequest(_) | Communication::ManifestRequest(_) => {
                 Some(Refusal::NotFound)
             }
+            Communication::FileJoin { .. } => Some(Refusal::Unexpected),
             // It is answered file by file.
             Communication::PackGet(_) => None,
             // What is offered is tested by itself, below.

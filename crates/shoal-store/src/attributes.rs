@@ -3,11 +3,8 @@
 //! Reading and setting, on open files and folders only. Whatever cannot be kept is told, never
 //! an error: a file without its owner is better than none.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -153,10 +150,6 @@ pub(crate) fn time_of(mtime_ns: i64) -> SystemTime {
         SystemTime::UNIX_EPOCH.checked_add(distance)
     };
     time.unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-pub(crate) fn path_beneath(folder: &Path, name: &[u8]) -> PathBuf {
-    folder.join(OsStr::from_bytes(name))
 }
 
 fn timestamps(mtime_ns: i64) -> Timestamps {

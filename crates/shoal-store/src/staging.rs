@@ -1,15 +1,16 @@
 //! Staging: whole small files and links on their way to their names, in batches.
 //!
 //! A [`Staging`] is a private folder inside the receiving one. Files are written there under
-//! numbers, made durable many at a time, and then given their final names by a rename, so that a
-//! final name is absent or leads to the whole content. It is locked while it is in use and goes
+//! numbers, spread over a few folders so that writers do not wait for one another, made durable
+//! many at a time, and then given their final names by a rename, so that a final name is absent or
+//! leads to the whole content. It is locked while it is in use and goes
 //! with its owner; one that a crash left behind is removed by the next owner. What is staged must
 //! have been verified by the caller.
 
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{FileTimes, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,8 @@ use crate::platform;
 
 const PREFIX: &[u8] = b".shoal-";
 const SUFFIX: &[u8] = b".shoal-part";
+/// Folders that what is staged is spread over: a system adds one name to a folder at a time.
+const TRAYS: u64 = 8;
 /// How often a new staging folder may be taken away between its creation and its lock.
 const ATTEMPTS: u32 = 16;
 
@@ -65,7 +68,10 @@ pub struct Staging {
     root: Folder,
     name: Vec<u8>,
     handle: OwnedFd,
+    trays: Vec<OwnedFd>,
     next: AtomicU64,
+    /// Permission bits that the system takes from every new file here.
+    masked: u32,
 }
 
 impl Staging {
@@ -79,20 +85,25 @@ impl Staging {
     }
 
     fn make(root: &Folder) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for attempt in 0..ATTEMPTS {
             let number = RandomState::new().hash_one((std::process::id(), attempt));
             let name = [PREFIX, format!("{number:016x}").as_bytes(), SUFFIX].concat();
             rustix::fs::mkdirat(root.handle(), &name, Mode::RWXU)?;
-            let handle = rustix::fs::openat(root.handle(), &name, flags, Mode::empty())?;
+            let handle = open_folder(root.handle(), &name)?;
             // Another process may have taken it for one left behind before the lock was ours.
             let is_locked = lock(&handle)?;
             if is_locked && rustix::fs::fstat(&handle)?.st_nlink > 0 {
+                let masked = masked_bits(&handle)?;
+                let trays = (0..TRAYS)
+                    .map(|tray| make_tray(&handle, tray))
+                    .collect::<Result<_, _>>()?;
                 return Ok(Self {
                     root: root.clone(),
                     name,
                     handle,
+                    trays,
                     next: AtomicU64::new(0),
+                    masked,
                 });
             }
         }
@@ -107,14 +118,17 @@ impl Staging {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let name = number.to_string();
-        let mut file = platform::open_name(self.handle.as_fd(), name.as_bytes(), flags, 0o600)?;
+        let mode = (attributes.mode & 0o777) | 0o600;
+        // Nobody else can look into the folder, so the file may have its mode from the start.
+        let mut file = platform::open_name(self.tray(number), name.as_bytes(), flags, mode)?;
         file.write_all(content)?;
         let mut not_kept = Vec::new();
         if let Some(extras) = attributes.extras {
             not_kept = attributes::apply_extras(file.as_fd(), extras);
         }
-        let mode = (attributes.mode & 0o777) | 0o600;
-        file.set_permissions(Permissions::from_mode(mode))?;
+        if mode & self.masked != 0 {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
         let modified = attributes::time_of(attributes.mtime_ns);
         file.set_times(FileTimes::new().set_modified(modified))?;
         Ok(Staged { number, not_kept })
@@ -127,9 +141,9 @@ impl Staging {
     pub fn link(&self, target: &LinkTarget, mtime_ns: i64) -> io::Result<Staged> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = number.to_string();
-        rustix::fs::symlinkat(target.as_bytes(), &self.handle, &name)?;
+        rustix::fs::symlinkat(target.as_bytes(), self.tray(number), &name)?;
         let mut not_kept = Vec::new();
-        if attributes::set_link_time(self.handle.as_fd(), &name, mtime_ns).is_err() {
+        if attributes::set_link_time(self.tray(number), &name, mtime_ns).is_err() {
             not_kept.push(NotKept::Time);
         }
         Ok(Staged { number, not_kept })
@@ -145,13 +159,15 @@ impl Staging {
             return Ok(());
         }
         for number in 0..self.next.load(Ordering::Relaxed) {
-            match File::open(
-                attributes::path_beneath(self.root.path(), &self.name).join(number.to_string()),
-            ) {
+            let name = number.to_string();
+            match platform::open_name(self.tray(number), name.as_bytes(), OFlags::RDONLY, 0) {
                 Ok(file) => file.sync_all()?,
-                // It was placed; its new folder is synced by whoever placed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => match Errno::from_io_error(&error) {
+                    // It was placed, and its new folder is synced by whoever placed it; or it is a
+                    // link, which is all in its folder.
+                    Some(Errno::NOENT | Errno::LOOP) => {}
+                    _ => return Err(error),
+                },
             }
         }
         platform::sync_folder(self.root.handle())
@@ -168,7 +184,7 @@ impl Staging {
         (name, replace): (&[u8], bool),
     ) -> Result<(), PlaceError> {
         let number = staged.number.to_string();
-        let (from, to) = (self.handle.as_fd(), folder.handle());
+        let (from, to) = (self.tray(staged.number), folder.handle());
         let renamed = if replace {
             rustix::fs::renameat(from, &number, to, name).map_err(io::Error::from)
         } else {
@@ -179,6 +195,12 @@ impl Staging {
             Some(Errno::XDEV) => PlaceError::OtherFileSystem,
             _ => PlaceError::Io(error),
         })
+    }
+
+    fn tray(&self, number: u64) -> BorrowedFd<'_> {
+        let tray = usize::try_from(number % TRAYS).ok();
+        let tray = tray.and_then(|tray| self.trays.get(tray));
+        tray.unwrap_or(&self.handle).as_fd()
     }
 }
 
@@ -199,9 +221,9 @@ fn remove_left_behind(root: &Folder) {
         if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
             continue;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(root.handle(), &name, flags, Mode::empty());
-        let Ok(handle) = opened else { continue };
+        let Ok(handle) = open_folder(root.handle(), &name) else {
+            continue;
+        };
         if !matches!(lock(&handle), Ok(true)) {
             continue;
         }
@@ -213,13 +235,20 @@ fn remove_left_behind(root: &Folder) {
 
 fn remove_whole(root: &Folder, name: &[u8], handle: &OwnedFd) -> io::Result<()> {
     for inside in names_in(handle.as_fd())? {
-        rustix::fs::unlinkat(handle, &inside, AtFlags::empty())?;
+        if let Ok(tray) = open_folder(handle, &inside) {
+            for staged in names_in(tray.as_fd())? {
+                rustix::fs::unlinkat(&tray, &staged, AtFlags::empty())?;
+            }
+            rustix::fs::unlinkat(handle, &inside, AtFlags::REMOVEDIR)?;
+        } else {
+            rustix::fs::unlinkat(handle, &inside, AtFlags::empty())?;
+        }
     }
     rustix::fs::unlinkat(root.handle(), name, AtFlags::REMOVEDIR)?;
     Ok(())
 }
 
-fn names_in(folder: std::os::fd::BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+fn names_in(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -228,6 +257,29 @@ fn names_in(folder: std::os::fd::BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
         }
     }
     Ok(names)
+}
+
+fn make_tray(folder: &OwnedFd, tray: u64) -> io::Result<OwnedFd> {
+    let name = format!("tray-{tray}");
+    rustix::fs::mkdirat(folder, &name, Mode::RWXU)?;
+    open_folder(folder, name.as_bytes())
+}
+
+/// Opens a folder in another one, never through a link.
+fn open_folder(within: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(within, name, flags, Mode::empty())?)
+}
+
+/// Finds out which permission bits a new file does not get: the process's mask, or what the folder
+/// inherited.
+fn masked_bits(folder: &OwnedFd) -> io::Result<u32> {
+    const NAME: &[u8] = b"mask";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let probe = platform::open_name(folder.as_fd(), NAME, flags, 0o777)?;
+    let mode = probe.metadata()?.permissions().mode();
+    rustix::fs::unlinkat(folder, NAME, AtFlags::empty())?;
+    Ok(0o777 & !mode)
 }
 
 fn lock(folder: &OwnedFd) -> io::Result<bool> {
@@ -322,8 +374,9 @@ mod tests {
         let root = tempfile::tempdir().expect("temporary folder");
         let folder = Folder::open(root.path()).expect("opened");
         let left = root.path().join(".shoal-0123456789abcdef.shoal-part");
-        fs::create_dir(&left).expect("made");
-        fs::write(left.join("0"), "half").expect("written");
+        fs::create_dir_all(left.join("tray-0")).expect("made");
+        fs::write(left.join("tray-0/0"), "half").expect("written");
+        fs::write(left.join("mask"), "").expect("written");
         let in_use = Staging::begin(&folder).expect("begun");
         assert!(!left.exists());
         let staged = in_use.write(b"kept", &PLAIN).expect("written");

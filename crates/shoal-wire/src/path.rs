@@ -98,7 +98,12 @@ impl SafePath {
     /// # Errors
     /// [`PathError::TooLong`] when both together pass a limit.
     pub fn join(&self, below: &SafePath) -> Result<SafePath, PathError> {
-        Self::new(&[&self.0, b"/".as_slice(), &below.0].concat())
+        let depth = self.names().count() + below.names().count();
+        let joined = [&self.0, b"/".as_slice(), &below.0].concat();
+        if joined.len() > PATH_MAX_BYTES || depth > PATH_MAX_DEPTH {
+            return Err(PathError::TooLong);
+        }
+        Ok(Self(joined.into()))
     }
 
     /// What is left of this path below `folder`, if it lies there.
@@ -110,6 +115,9 @@ impl SafePath {
     /// The form under which two names collide on some system: composed (NFC), lower case.
     pub fn collision_key(&self) -> String {
         let text = String::from_utf8_lossy(&self.0);
+        if text.is_ascii() {
+            return text.to_ascii_lowercase();
+        }
         text.nfc().flat_map(char::to_lowercase).nfc().collect()
     }
 }
@@ -146,6 +154,24 @@ impl<'de> Deserialize<'de> for SafePath {
     }
 }
 
+/// For each byte whether some system takes it for something else than a part of a name.
+const UNSTORABLE: [bool; 256] = {
+    let mut unstorable = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        unstorable[byte] = true;
+        byte += 1;
+    }
+    unstorable[0x7f] = true;
+    let others = b"\\:<>\"|?*";
+    let mut at = 0;
+    while at < others.len() {
+        unstorable[others[at] as usize] = true;
+        at += 1;
+    }
+    unstorable
+};
+
 fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         [] => return Err(PathError::Empty),
@@ -156,8 +182,7 @@ fn check_name(name: &[u8]) -> Result<(), PathError> {
     if name.len() > NAME_MAX_BYTES {
         return Err(PathError::TooLong);
     }
-    let unstorable = |byte: &u8| *byte < 0x20 || *byte == 0x7f || b"\\:<>\"|?*".contains(byte);
-    if name.iter().any(unstorable) {
+    if name.iter().any(|byte| UNSTORABLE[usize::from(*byte)]) {
         return Err(PathError::Character);
     }
     let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default();
@@ -169,6 +194,9 @@ fn check_name(name: &[u8]) -> Result<(), PathError> {
 
 fn is_device_name(stem: &[u8]) -> bool {
     const PLAIN: [&[u8]; 6] = [b"con", b"prn", b"aux", b"nul", b"conin$", b"conout$"];
+    if !(3..=7).contains(&stem.len()) {
+        return false;
+    }
     let lower = stem.to_ascii_lowercase();
     let numbered = || {
         let rest = lower.strip_prefix(b"com").or(lower.strip_prefix(b"lpt"));

@@ -80,7 +80,7 @@ impl Attempt<'_> {
         let Some(share) = self.share else {
             return Vec::new();
         };
-        let (folder, files) = (share.folder().clone(), share.all_by_hash(&root, TRIED_MAX));
+        let (folder, files) = (share.folder().clone(), share.by_hash(&root, TRIED_MAX));
         let open = move || {
             let versions = files.iter().map(|file| (&file.entry.path, file.stat));
             versions

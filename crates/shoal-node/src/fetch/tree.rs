@@ -6,6 +6,7 @@
 //! single file; [`finishing`] makes folders and links. Nothing holds the whole manifest in memory
 //! but its folders and links. What a lost connection leaves is gone on with on the next one.
 
+mod ending;
 mod finishing;
 mod landing;
 mod listing;
@@ -26,7 +27,7 @@ use shoal_wire::manifest::Extras;
 use shoal_wire::message::Provider;
 use tokio::sync::mpsc;
 
-use self::finishing::Ending;
+use self::ending::Ending;
 use self::landing::Landing;
 use self::listing::Large;
 use self::packs::PackWorker;

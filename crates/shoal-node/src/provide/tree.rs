@@ -43,6 +43,8 @@ impl Provide {
                 "the grant does not cover this folder",
             ));
         }
+        // Before the end of the first scan it would say that there is less than there is.
+        self.share.ready().await;
         let wanted = Wanted {
             owner: request.owner,
             xattrs: request.xattrs,

@@ -7,6 +7,7 @@ use shoal_wire::{FileEntry, SafePath};
 use tokio::sync::watch;
 
 use super::Inner;
+use super::table::Reading;
 
 /// How long changes are gathered before they are told: a hundred hashed files make one batch.
 const GATHER: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ pub struct Batch {
 pub struct Feed {
     inner: Arc<Inner>,
     changes: watch::Receiver<u64>,
-    seen: u64,
+    reading: Reading,
     position: Position,
 }
 
@@ -43,23 +44,27 @@ enum Position {
 impl Feed {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let changes = inner.changed.subscribe();
+        let reading = inner.table().follow();
         Self {
             inner,
             changes,
-            seen: 0,
+            reading,
             position: Position::Start,
         }
     }
 
-    /// The next batch, once there is one.
+    /// The next batch, once there is one. Asking for it says that the one before was taken.
     pub async fn next(&mut self) -> Batch {
         self.inner.ready().await;
         loop {
             self.changes.borrow_and_update();
-            let (mut batch, seen) = self.inner.table().batch_after(self.seen);
+            let mut batch = {
+                let mut table = self.inner.table();
+                table.told(&self.reading);
+                table.next_batch(&mut self.reading)
+            };
             let has_news = !batch.added.is_empty() || !batch.removed.is_empty();
             if has_news || self.position != Position::Changes {
-                self.seen = seen;
                 batch.snapshot = self.position == Position::Start;
                 if batch.snapshot || self.position == Position::Listing {
                     self.position = if batch.complete {
@@ -77,5 +82,11 @@ impl Feed {
             }
             tokio::time::sleep(GATHER).await;
         }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.inner.table().leave(&self.reading);
     }
 }

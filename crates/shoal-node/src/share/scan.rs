@@ -3,9 +3,9 @@
 //! Regular files only; symbolic links are neither followed nor offered. `.shoalignore` files have
 //! the syntax of `.gitignore`. Hidden files are skipped unless asked for, downloads under way
 //! always. Names that cannot travel (see [`SafePath`]) are skipped and counted. What the disk or the
-//! system could not show this time is told apart from what is gone.
+//! system could not show this time is told apart from what is gone. What is found is told some
+//! thousands at a time, so that nothing holds all of it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -20,49 +20,63 @@ const IGNORE_FILE: &str = ".shoalignore";
 /// Most names in one warning about what was skipped.
 const NAMED_IN_WARNING: usize = 3;
 
-/// What a walk found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) files: BTreeMap<SafePath, FileStat>,
+/// Files that are gathered before they are told, sorted: about 4 MB, and in folders of usual
+/// length whole neighbourhoods of paths.
+const TOLD_AT_ONCE: usize = 32 * 1024;
+
+/// A file that is offered.
+pub(super) type Found = (SafePath, FileStat);
+
+/// How a walk went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// Whether the folder itself is there and may be read.
+    pub(super) is_readable: bool,
     /// Whether what was not found is not there: nothing failed that may work the next time.
     pub(super) is_complete: bool,
 }
 
-impl Found {
-    /// Nothing, and that is all there is.
-    pub(super) fn nothing() -> Self {
-        Self {
-            files: BTreeMap::new(),
-            is_complete: true,
-        }
-    }
-}
-
-/// Walks a folder. `None` when the folder itself is gone or may not be read.
-pub(super) fn scan(root: &Path, hidden: bool) -> Option<Found> {
+/// Walks a folder, has each folder watched before it is read, and tells the files that are offered,
+/// each lot sorted by path.
+pub(super) fn scan(
+    root: &Path,
+    hidden: bool,
+    watch: impl Fn(&Path),
+    mut tell: impl FnMut(&[Found]),
+) -> Scanned {
     match std::fs::read_dir(root) {
-        Err(error) if is_lasting(&error) => return None,
+        Err(error) if is_lasting(&error) => {
+            return Scanned {
+                is_readable: false,
+                is_complete: true,
+            };
+        }
         Ok(_) | Err(_) => {}
     }
     let mut walked = Walked::default();
     for entry in walk_builder(root, hidden).build() {
         match entry {
-            Ok(entry) => walked.note(&entry, root),
+            Ok(entry) => {
+                if entry.file_type().is_some_and(|kind| kind.is_dir()) {
+                    watch(entry.path());
+                }
+                walked.note(&entry, root);
+            }
             Err(error) => {
                 walked.failed(error.io_error());
                 walked.skipped.count(error.to_string());
             }
         }
+        if walked.files.len() == TOLD_AT_ONCE {
+            walked.tell(&mut tell);
+        }
     }
+    walked.tell(&mut tell);
     walked.skipped.warn(root);
-    let unruled = walked.unruled;
-    walked
-        .files
-        .retain(|path, _| !unruled.iter().any(|folder| is_below(path, folder)));
-    Some(Found {
-        files: walked.files,
+    Scanned {
+        is_readable: true,
         is_complete: !walked.has_failed,
-    })
+    }
 }
 
 /// Whether an error says how things are, and not only that the system could not look.
@@ -92,7 +106,7 @@ pub(super) fn walk_builder(root: &Path, hidden: bool) -> ignore::WalkBuilder {
 
 #[derive(Default)]
 struct Walked {
-    files: BTreeMap<SafePath, FileStat>,
+    files: Vec<Found>,
     skipped: Skipped,
     has_failed: bool,
     /// Folders whose rules could not be read: nothing below them is offered.
@@ -126,6 +140,10 @@ impl Walked {
                 return;
             }
         };
+        // Folders come before what is in them.
+        if self.unruled.iter().any(|folder| is_below(&path, folder)) {
+            return;
+        }
         let metadata = match entry.metadata() {
             Ok(metadata) => metadata,
             // One that vanished since its folder was read is simply not there.
@@ -136,11 +154,19 @@ impl Walked {
         };
         let stat = FileStat::from(&metadata);
         if stat.entry_size().is_some() {
-            self.files.insert(path, stat);
+            self.files.push((path, stat));
         } else {
             let what = format!("{path}: larger than the largest file");
             self.skipped.count(what);
         }
+    }
+
+    fn tell(&mut self, tell: &mut impl FnMut(&[Found])) {
+        self.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        // A folder that changes while it is read may name a file twice.
+        self.files.dedup_by(|(a, _), (b, _)| a == b);
+        tell(&self.files);
+        self.files.clear();
     }
 
     fn failed(&mut self, error: Option<&io::Error>) {
@@ -187,9 +213,13 @@ mod tests {
     use super::*;
 
     fn names(root: &Path, hidden: bool) -> Vec<String> {
-        let found = scan(root, hidden).unwrap();
-        assert!(found.is_complete);
-        found.files.keys().map(ToString::to_string).collect()
+        let mut names = Vec::new();
+        let tell = |found: &[Found]| {
+            names.extend(found.iter().map(|(path, _)| path.to_string()));
+        };
+        let scanned = scan(root, hidden, |_| {}, tell);
+        assert!(scanned.is_readable && scanned.is_complete);
+        names
     }
 
     #[test]
@@ -232,8 +262,9 @@ mod tests {
     #[test]
     fn a_folder_that_is_gone_is_told_from_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(scan(folder.path(), false), Some(Found::nothing()));
-        assert_eq!(scan(&folder.path().join("gone"), false), None);
+        assert!(names(folder.path(), false).is_empty());
+        let scanned = scan(&folder.path().join("gone"), false, |_| {}, |_| {});
+        assert!(!scanned.is_readable && scanned.is_complete);
     }
 
     #[test]

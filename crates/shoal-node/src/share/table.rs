@@ -1,59 +1,96 @@
-//! What a share holds, in memory, and the order in which it changed.
+//! What a share holds, in memory, and what of it changed since when.
 //!
-//! Every change gives a path a new version; the log orders paths by version, each path once. A
-//! follower that knows how far it has read gets just what changed since, however long it was
-//! away: a path that is in the log but not among the files is gone.
+//! Every change gives a path a new version. A follower reads in rounds: each goes through the
+//! paths in order and tells those with a version after the last round's, so it gets the last state
+//! of everything that changed, however long it was away, and nothing is kept for it meanwhile but
+//! the paths that are gone. The first round is the whole listing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use shoal_store::folder::FileStat;
 use shoal_wire::limits::{ANNOUNCE_MAX_ENTRIES, BATCH_TARGET_BYTES};
 use shoal_wire::{FileEntry, Hash, SafePath};
 
-use super::scan::Found;
+use super::paths::PathMap;
+use super::record::{Content, Record};
 use super::{Batch, Rescanned, SharedFile, Totals};
 
 /// Bytes of an entry in a batch besides its path: size, time, mode, hash and their tags, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 72;
 
+/// Contents that are remembered beyond twice those that are listed.
+const CONTENTS_SPARE: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    files: BTreeMap<SafePath, Listed>,
-    by_hash: BTreeMap<Hash, BTreeSet<SafePath>>,
-    unhashed: BTreeSet<SafePath>,
-    log: BTreeMap<u64, SafePath>,
-    gone: BTreeMap<SafePath, u64>,
+    records: PathMap<Record>,
     last_version: u64,
     total_bytes: u64,
+    unhashed: u64,
+    gone: u64,
+    scan: Scan,
+    /// For each follower the version up to which it was told everything.
+    followers: BTreeMap<u64, u64>,
+    next_follower: u64,
+    /// The first bytes of every hash that is listed, and of some that are not any more: most
+    /// questions for a content that is not here need no walk over all files.
+    contents: BTreeSet<u64>,
 }
 
+/// A scan under way, and its parity when there is none.
+#[derive(Debug, Default)]
+struct Scan {
+    parity: bool,
+    changed: u64,
+}
+
+/// How far a follower has read.
 #[derive(Debug)]
-struct Listed {
-    file: SharedFile,
-    version: u64,
+pub(super) struct Reading {
+    follower: u64,
+    /// Everything up to this version was told.
+    seen: u64,
+    /// What the round under way leads to, and the last path of it that was told.
+    round: Option<(u64, SafePath)>,
 }
 
 impl Table {
-    pub(super) fn file(&self, path: &SafePath) -> Option<&SharedFile> {
-        self.files.get(path).map(|listed| &listed.file)
+    pub(super) fn file(&self, path: &SafePath) -> Option<SharedFile> {
+        self.records.get(path)?.file(path.clone())
     }
 
-    pub(super) fn by_hash(&self, hash: &Hash) -> Option<&SharedFile> {
-        self.all_by_hash(hash).next()
-    }
-
-    pub(super) fn all_by_hash(&self, hash: &Hash) -> impl Iterator<Item = &SharedFile> {
-        let paths = self.by_hash.get(hash).into_iter().flatten();
-        paths.filter_map(|path| self.file(path))
+    /// Files with this content, at most so many.
+    pub(super) fn by_hash(&self, hash: &Hash, limit: usize) -> Vec<SharedFile> {
+        let mut files = Vec::new();
+        if limit == 0 || !self.contents.contains(&prefix_of(hash)) {
+            return files;
+        }
+        self.records.visit(
+            Bound::Unbounded,
+            |_| true,
+            |path, record| {
+                if record.content == Content::Hashed(*hash)
+                    && let Ok(path) = SafePath::new(path)
+                {
+                    files.extend(record.file(path));
+                }
+                if files.len() < limit {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            },
+        );
+        files
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let files = self.files.len() as u64;
+        let files = self.records.len() as u64 - self.gone;
         Totals {
             files,
             total_bytes: self.total_bytes,
-            hashed: files - self.unhashed.len() as u64,
+            hashed: files - self.unhashed,
         }
     }
 
@@ -74,301 +111,323 @@ impl Table {
             (Some(prefix), None) => Bound::Included(prefix),
             (None, None) => Bound::Unbounded,
         };
-        let inside = |path: &SafePath| {
-            prefix.is_none_or(|prefix| path == prefix || path.below(prefix).is_some())
-        };
-        let past = |path: &SafePath| {
-            // "a!" sorts between "a" and "a/b": only what no longer starts with the prefix is past.
-            prefix.is_some_and(|prefix| !path.as_bytes().starts_with(prefix.as_bytes()))
-        };
-        let mut matching = self
-            .files
-            .range::<SafePath, _>((start, Bound::Unbounded))
-            .take_while(|(path, _)| !past(path))
-            .filter(|(path, _)| inside(path))
-            .map(|(_, listed)| &listed.file.entry);
         let (mut page, mut bytes) = (Vec::new(), 0);
-        for entry in matching.by_ref() {
-            if page.len() >= limit || bytes > BATCH_TARGET_BYTES {
-                return (page, true);
-            }
-            bytes += entry.path.as_bytes().len() + ENTRY_OVERHEAD_BYTES;
-            page.push(entry.clone());
-        }
-        (page, false)
-    }
-
-    /// Takes over what a scan found. Files whose stat is the same keep their hash; those that could
-    /// not be hashed are tried again. What a complete scan did not find is gone.
-    pub(super) fn scanned(&mut self, found: Found) -> Rescanned {
-        let Found {
-            files: found,
-            is_complete,
-        } = found;
-        let is_gone = |path: &&SafePath| is_complete && !found.contains_key(*path);
-        let gone: Vec<SafePath> = self.files.keys().filter(is_gone).cloned().collect();
-        let removed = gone.len() as u64;
-        for path in gone {
-            self.remove(&path);
-        }
-        let mut changed = 0;
-        for (path, stat) in found {
-            let known = self.file(&path).filter(|known| known.stat == stat);
-            if let Some(known) = known {
-                if known.entry.hash.is_none() {
-                    self.unhashed.insert(path);
+        let start = start.map(SafePath::as_bytes);
+        let more = self.records.visit(
+            start,
+            |_| true,
+            |path, record| {
+                match prefix.map(|prefix| path.strip_prefix(prefix.as_bytes())) {
+                    None | Some(Some([] | [b'/', ..])) => {}
+                    // "a!" sorts between "a" and "a/b".
+                    Some(Some(_)) => return ControlFlow::Continue(()),
+                    Some(None) => return ControlFlow::Break(false),
                 }
-            } else if let Some(size) = stat.entry_size() {
-                let entry = FileEntry {
-                    path,
-                    size,
-                    mtime_ns: stat.mtime_ns,
-                    mode: stat.mode & 0o7777,
-                    hash: None,
-                };
-                self.put(SharedFile { entry, stat });
-                changed += 1;
-            }
-        }
-        Rescanned {
-            files: self.files.len() as u64,
-            changed,
-            removed,
-        }
+                if let Some(entry) = SafePath::new(path).ok().and_then(|path| record.entry(path)) {
+                    if page.len() >= limit || bytes > BATCH_TARGET_BYTES {
+                        return ControlFlow::Break(true);
+                    }
+                    bytes += path.len() + ENTRY_OVERHEAD_BYTES;
+                    page.push(entry);
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        (page, more == Some(true))
     }
 
-    /// Adds a file or puts it in place of another at the same path.
-    pub(super) fn put(&mut self, file: SharedFile) {
-        let path = file.entry.path.clone();
-        self.unlist(&path);
-        if let Some(version) = self.gone.remove(&path) {
-            self.log.remove(&version);
-        }
-        match file.entry.hash {
-            Some(hash) => {
-                self.by_hash.entry(hash).or_default().insert(path.clone());
+    /// A scan begins: what it does not find until [`scanned`](Self::scanned) is gone.
+    pub(super) fn scan_begins(&mut self) {
+        self.scan.parity = !self.scan.parity;
+        self.scan.changed = 0;
+    }
+
+    /// Takes over some of what a scan found, sorted by path. Files whose stat is the same keep
+    /// their hash; those that could not be hashed are tried again.
+    pub(super) fn found(&mut self, files: &[(SafePath, FileStat)]) {
+        let Self {
+            records,
+            last_version,
+            total_bytes,
+            unhashed,
+            gone,
+            scan,
+            ..
+        } = self;
+        records.put_all(files, |stat, known| {
+            if let Some(known) = known.filter(|known| !known.is_gone()) {
+                if known.stat == *stat {
+                    let content = match known.content {
+                        Content::Unhashable => Content::Unhashed,
+                        content => content,
+                    };
+                    *unhashed += u64::from(content != known.content);
+                    let scan = scan.parity;
+                    return Record {
+                        content,
+                        scan,
+                        ..*known
+                    };
+                }
+                *total_bytes -= known.stat.size;
+                *unhashed -= u64::from(known.content == Content::Unhashed);
+            } else {
+                *gone -= u64::from(known.is_some());
             }
-            None => {
-                self.unhashed.insert(path.clone());
+            *total_bytes += stat.size;
+            *unhashed += 1;
+            *last_version += 1;
+            scan.changed += 1;
+            Record {
+                stat: *stat,
+                version: *last_version,
+                content: Content::Unhashed,
+                scan: scan.parity,
             }
+        });
+    }
+
+    /// A scan is over: what a complete one did not find is gone.
+    pub(super) fn scanned(&mut self, is_complete: bool) -> Rescanned {
+        let parity = self.scan.parity;
+        let before = self.totals().files;
+        if is_complete {
+            self.take_out(|record| record.scan != parity);
+        } else {
+            // The next scan must not take them for seen by itself.
+            self.records.retain(
+                |_| true,
+                |record| {
+                    record.scan = parity;
+                    true
+                },
+            );
         }
-        self.total_bytes += file.entry.size.bytes();
-        let version = self.log_change(&path);
-        self.files.insert(path, Listed { file, version });
+        let files = self.totals().files;
+        Rescanned {
+            files,
+            changed: self.scan.changed,
+            removed: before - files,
+        }
     }
 
     /// Takes a file out. Tells whether it was there.
     pub(super) fn remove(&mut self, path: &SafePath) -> bool {
-        let was_there = self.unlist(path);
-        if was_there {
-            let version = self.log_change(path);
-            self.gone.insert(path.clone(), version);
+        let Some(record) = self.records.get(path).filter(|record| !record.is_gone()) else {
+            return false;
+        };
+        self.total_bytes -= record.stat.size;
+        self.unhashed -= u64::from(record.content == Content::Unhashed);
+        self.last_version += 1;
+        let version = self.last_version;
+        if self.followers.is_empty() {
+            return self.records.remove(path);
         }
-        was_there
+        self.gone += 1;
+        let marked = self.records.update(path, |record| {
+            (record.content, record.version) = (Content::Gone, version);
+        });
+        marked.is_some()
     }
 
     /// Sets the hash of the version of a file that has `stat`. Tells whether that is listed.
     pub(super) fn hashed(&mut self, path: &SafePath, stat: &FileStat, hash: Hash) -> bool {
-        let Some(known) = self.file(path).filter(|known| known.stat == *stat) else {
+        let is_listed = self.know(path, stat, Content::Hashed(hash));
+        if is_listed && self.contents.insert(prefix_of(&hash)) {
+            self.forget_contents();
+        }
+        is_listed
+    }
+
+    /// The file cannot be hashed as it is: it stays listed without.
+    pub(super) fn unhashable(&mut self, path: &SafePath, stat: &FileStat) {
+        self.know(path, stat, Content::Unhashable);
+    }
+
+    fn know(&mut self, path: &SafePath, stat: &FileStat, content: Content) -> bool {
+        let version = self.last_version + 1;
+        let known = self.records.update(path, |record| {
+            if record.is_gone() || record.stat != *stat {
+                return None;
+            }
+            let before = std::mem::replace(&mut record.content, content);
+            let is_news = before != content && content != Content::Unhashable;
+            if is_news {
+                record.version = version;
+            }
+            Some((before, is_news))
+        });
+        let Some(Some((before, is_news))) = known else {
             return false;
         };
-        if known.entry.hash != Some(hash) {
-            let mut file = known.clone();
-            file.entry.hash = Some(hash);
-            self.put(file);
-        }
+        self.unhashed -= u64::from(before == Content::Unhashed);
+        self.last_version += u64::from(is_news);
         true
     }
 
     /// Some of the files that have no hash yet, after `after` in path order.
     pub(super) fn unhashed_after(&self, after: Option<&SafePath>, limit: usize) -> Vec<SharedFile> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unhashed
-            .range::<SafePath, _>((start, Bound::Unbounded))
-            .filter_map(|path| self.file(path).cloned())
-            .take(limit)
-            .collect()
-    }
-
-    /// The file cannot be hashed as it is: it stays listed without.
-    pub(super) fn unhashable(&mut self, path: &SafePath, stat: &FileStat) {
-        if self.file(path).is_some_and(|known| known.stat == *stat) {
-            self.unhashed.remove(path);
-        }
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
+        let mut files = Vec::new();
+        self.records.visit(
+            start,
+            |sum| sum.has_unhashed,
+            |path, record| {
+                if files.len() == limit {
+                    return ControlFlow::Break(());
+                }
+                if record.content == Content::Unhashed
+                    && let Ok(path) = SafePath::new(path)
+                {
+                    files.extend(record.file(path));
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        files
     }
 
     pub(super) fn has_unhashed(&self) -> bool {
-        !self.unhashed.is_empty()
+        self.unhashed > 0
     }
 
-    /// What changed after version `seen`, at most one announce full, and how far that reads.
-    pub(super) fn batch_after(&self, seen: u64) -> (Batch, u64) {
+    /// Somebody follows the table from its whole listing on, until [`leave`](Self::leave).
+    pub(super) fn follow(&mut self) -> Reading {
+        self.next_follower += 1;
+        self.followers.insert(self.next_follower, 0);
+        Reading {
+            follower: self.next_follower,
+            seen: 0,
+            round: None,
+        }
+    }
+
+    /// A follower is gone.
+    pub(super) fn leave(&mut self, reading: &Reading) {
+        self.followers.remove(&reading.follower);
+        self.forget_gone();
+    }
+
+    /// What comes next for a follower, at most one announce full. It is complete where nothing
+    /// more is to be told but what changed meanwhile.
+    pub(super) fn next_batch(&self, reading: &mut Reading) -> Batch {
         let mut batch = Batch::default();
-        let (mut entries, mut bytes, mut read) = (0, 0, seen);
-        batch.complete = true;
-        for (version, path) in self.log.range((Bound::Excluded(seen), Bound::Unbounded)) {
-            if entries >= ANNOUNCE_MAX_ENTRIES || bytes > BATCH_TARGET_BYTES {
-                batch.complete = false;
-                break;
-            }
-            entries += 1;
-            bytes += path.as_bytes().len() + ENTRY_OVERHEAD_BYTES;
-            read = *version;
-            match self.file(path) {
-                Some(file) => batch.added.push(file.entry.clone()),
-                None => batch.removed.push(path.clone()),
-            }
-        }
-        (batch, read)
-    }
-
-    fn log_change(&mut self, path: &SafePath) -> u64 {
-        self.last_version += 1;
-        self.log.insert(self.last_version, path.clone());
-        self.last_version
-    }
-
-    fn unlist(&mut self, path: &SafePath) -> bool {
-        let Some(listed) = self.files.remove(path) else {
-            return false;
+        let (mut entries, mut bytes) = (0, 0);
+        let (upto, after) = match reading.round.take() {
+            Some((upto, after)) => (upto, Some(after)),
+            None => (self.last_version, None),
         };
-        self.log.remove(&listed.version);
-        self.unhashed.remove(path);
-        self.total_bytes -= listed.file.entry.size.bytes();
-        if let Some(hash) = listed.file.entry.hash
-            && let Some(paths) = self.by_hash.get_mut(&hash)
-        {
-            paths.remove(path);
-            if paths.is_empty() {
-                self.by_hash.remove(&hash);
-            }
+        let seen = reading.seen;
+        let start = after.as_ref().map(SafePath::as_bytes);
+        let start = start.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let full = self.records.visit(
+            start,
+            |sum| sum.version > seen,
+            |path, record| {
+                if record.version <= seen {
+                    return ControlFlow::Continue(());
+                }
+                if entries >= ANNOUNCE_MAX_ENTRIES || bytes > BATCH_TARGET_BYTES {
+                    return ControlFlow::Break(());
+                }
+                let Ok(path) = SafePath::new(path) else {
+                    return ControlFlow::Continue(());
+                };
+                entries += 1;
+                bytes += path.as_bytes().len() + ENTRY_OVERHEAD_BYTES;
+                last = Some(path.clone());
+                match record.entry(path.clone()) {
+                    Some(entry) => batch.added.push(entry),
+                    None => batch.removed.push(path),
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        batch.complete = full.is_none();
+        match last.filter(|_| full.is_some()) {
+            Some(last) => reading.round = Some((upto, last)),
+            None => reading.seen = upto,
         }
-        true
+        batch
     }
+
+    /// A follower has been told all that it read.
+    pub(super) fn told(&mut self, reading: &Reading) {
+        if let Some(seen) = self.followers.get_mut(&reading.follower)
+            && *seen != reading.seen
+        {
+            *seen = reading.seen;
+            self.forget_gone();
+        }
+    }
+
+    /// Drops what is gone and was told to everybody.
+    fn forget_gone(&mut self) {
+        if self.gone == 0 {
+            return;
+        }
+        let told = self.followers.values().copied().min();
+        let told = told.unwrap_or(self.last_version);
+        let gone = &mut self.gone;
+        self.records.retain(
+            |sum| sum.has_gone,
+            |record| {
+                let is_over = record.is_gone() && record.version <= told;
+                *gone -= u64::from(is_over);
+                !is_over
+            },
+        );
+    }
+
+    /// Drops the contents that are not listed any more, once they are the most.
+    fn forget_contents(&mut self) {
+        if self.contents.len() <= 2 * self.records.len() + CONTENTS_SPARE {
+            return;
+        }
+        let mut contents = BTreeSet::new();
+        self.records.visit(
+            Bound::Unbounded,
+            |_| true,
+            |_, record| {
+                contents.extend(record.hash().as_ref().map(prefix_of));
+                ControlFlow::<()>::Continue(())
+            },
+        );
+        self.contents = contents;
+    }
+
+    /// Takes out every file that `is_over`.
+    fn take_out(&mut self, is_over: impl Fn(&Record) -> bool) {
+        let (last_version, gone) = (&mut self.last_version, &mut self.gone);
+        let is_followed = !self.followers.is_empty();
+        let (mut bytes, mut unhashed) = (0, 0);
+        self.records.retain(
+            |_| true,
+            |record| {
+                if record.is_gone() || !is_over(record) {
+                    return true;
+                }
+                bytes += record.stat.size;
+                unhashed += u64::from(record.content == Content::Unhashed);
+                *last_version += 1;
+                if is_followed {
+                    (record.content, record.version) = (Content::Gone, *last_version);
+                    *gone += 1;
+                }
+                is_followed
+            },
+        );
+        self.total_bytes -= bytes;
+        self.unhashed -= unhashed;
+    }
+}
+
+fn prefix_of(hash: &Hash) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(first)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stat(size: u64, mtime_ns: i64) -> FileStat {
-        FileStat {
-            size,
-            mtime_ns,
-            ctime_ns: mtime_ns,
-            device: 1,
-            inode: 1,
-            mode: 0o100_644,
-        }
-    }
-
-    fn found(paths: &[&str]) -> Found {
-        found_all(paths.iter().map(|path| (path.parse().unwrap(), stat(3, 5))))
-    }
-
-    fn found_all(files: impl Iterator<Item = (SafePath, FileStat)>) -> Found {
-        Found {
-            files: files.collect(),
-            is_complete: true,
-        }
-    }
-
-    fn names(entries: &[FileEntry]) -> Vec<String> {
-        entries.iter().map(|entry| entry.path.to_string()).collect()
-    }
-
-    #[test]
-    fn a_page_of_a_folder_has_what_is_below_it_and_nothing_beside_it() {
-        let mut table = Table::default();
-        table.scanned(found(&["a", "b!", "b/1", "b/2", "b/c/3", "b0", "c"]));
-        let folder: SafePath = "b".parse().unwrap();
-        let (page, more) = table.page(Some(&folder), None, 2);
-        assert_eq!(
-            (names(&page), more),
-            (vec!["b/1".into(), "b/2".into()], true)
-        );
-        let (page, more) = table.page(Some(&folder), Some(&page[1].path), 2);
-        assert_eq!((names(&page), more), (vec!["b/c/3".into()], false));
-        let (page, _) = table.page(Some(&"a".parse().unwrap()), None, 9);
-        assert_eq!(names(&page), ["a"]);
-        assert_eq!(table.page(None, None, 9).0.len(), 7);
-    }
-
-    #[test]
-    fn a_follower_gets_each_change_once_and_the_last_state_of_each_path() {
-        let mut table = Table::default();
-        table.scanned(found(&["a", "b"]));
-        let (batch, seen) = table.batch_after(0);
-        assert_eq!(names(&batch.added), ["a", "b"]);
-        let (a, b): (SafePath, SafePath) = ("a".parse().unwrap(), "b".parse().unwrap());
-        assert!(table.hashed(&a, &stat(3, 5), Hash::new([1; 32])));
-        table.remove(&b);
-        table.scanned(found(&["a", "c"]));
-        table.remove(&"c".parse().unwrap());
-        let (batch, seen) = table.batch_after(seen);
-        assert_eq!(names(&batch.added), ["a"]);
-        assert_eq!(batch.removed.len(), 2);
-        assert_eq!(
-            table.batch_after(seen).0,
-            Batch {
-                complete: true,
-                ..Batch::default()
-            }
-        );
-    }
-
-    #[test]
-    fn a_changed_file_loses_its_hash_and_an_unchanged_one_keeps_it() {
-        let mut table = Table::default();
-        table.scanned(found(&["a"]));
-        let a: SafePath = "a".parse().unwrap();
-        let hash = Hash::new([1; 32]);
-        assert!(table.hashed(&a, &stat(3, 5), hash));
-        assert!(!table.hashed(&a, &stat(4, 5), Hash::new([2; 32])));
-        assert_eq!(table.scanned(found(&["a"])).changed, 0);
-        assert!(table.by_hash(&hash).is_some() && !table.has_unhashed());
-        table.scanned(found_all([(a.clone(), stat(3, 6))].into_iter()));
-        assert!(table.by_hash(&hash).is_none() && table.has_unhashed());
-        assert_eq!(
-            table.totals(),
-            Totals {
-                files: 1,
-                total_bytes: 3,
-                hashed: 0
-            }
-        );
-    }
-
-    #[test]
-    fn what_an_incomplete_scan_did_not_see_stays_and_what_was_not_hashed_is_tried_again() {
-        let mut table = Table::default();
-        table.scanned(found(&["a", "b"]));
-        let a: SafePath = "a".parse().unwrap();
-        table.unhashable(&a, &stat(3, 5));
-        table.unhashable(&"b".parse().unwrap(), &stat(3, 5));
-        assert!(!table.has_unhashed());
-        let mut incomplete = found(&["a", "c"]);
-        incomplete.is_complete = false;
-        let scanned = table.scanned(incomplete);
-        assert_eq!((scanned.files, scanned.removed), (3, 0));
-        let tried = table.unhashed_after(None, 9);
-        assert_eq!(tried.len(), 2);
-        assert_eq!(table.scanned(found(&["a"])).removed, 2);
-    }
-
-    #[test]
-    fn a_batch_stays_within_one_announce() {
-        let mut table = Table::default();
-        let many = (0..ANNOUNCE_MAX_ENTRIES + 10).map(|number| format!("f{number}"));
-        table.scanned(found_all(
-            many.map(|path| (path.parse().unwrap(), stat(1, 1))),
-        ));
-        let (batch, seen) = table.batch_after(0);
-        assert_eq!(
-            (batch.added.len(), batch.complete),
-            (ANNOUNCE_MAX_ENTRIES, false)
-        );
-        let (batch, _) = table.batch_after(seen);
-        assert_eq!((batch.added.len(), batch.complete), (10, true));
-    }
-}
+mod tests;

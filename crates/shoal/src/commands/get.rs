@@ -151,14 +151,21 @@ impl Getting<'_> {
         let mut fetching = std::pin::pin!(self.fetch_all(jobs, tell));
         let mut is_over = false;
         let mut ticks = tokio::time::interval(TICK);
+        let mut happened = Vec::new();
         loop {
             tokio::select! {
-                happened = told.recv() => match happened {
-                    Some(Told::File(target, result)) => course.ended(&target, &result),
-                    Some(Told::Tree(event)) => course.happened(event),
-                    Some(Told::BrokeOff(target, error)) => course.broke_off(&target, &error),
-                    None => break,
-                },
+                count = told.recv_many(&mut happened, EVENTS_WAITING) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for told in happened.drain(..) {
+                        match told {
+                            Told::File(target, result) => course.ended(&target, &result),
+                            Told::Tree(event) => course.happened(event),
+                            Told::BrokeOff(target, error) => course.broke_off(&target, &error),
+                        }
+                    }
+                }
                 () = &mut fetching, if !is_over => is_over = true,
                 _ = ticks.tick() => progress.show(&course.standing()),
                 () = interrupt.received() => {
@@ -198,8 +205,11 @@ impl Getting<'_> {
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
         let fetching = self.fetcher.fetch_tree(tree, events);
         let telling = async {
-            while let Some(event) = happened.recv().await {
-                let _ = tell.send(Told::Tree(event)).await;
+            let mut some = Vec::new();
+            while happened.recv_many(&mut some, EVENTS_WAITING).await > 0 {
+                for event in some.drain(..) {
+                    let _ = tell.send(Told::Tree(event)).await;
+                }
             }
         };
         let (fetched, ()) = tokio::join!(fetching, telling);

@@ -7,35 +7,11 @@ use shoal_store::folder::Folder;
 use shoal_store::partial::PartialError;
 use shoal_store::staging::{PlaceError, Staging};
 use shoal_wire::SafePath;
-use shoal_wire::manifest::{Extras, LinkTarget};
 
+use super::ending::{Ending, EndingLink};
 use super::landing::Folders;
 use super::{Lost, Tree, TreeEvent, TreeOptions};
 use crate::fetch::FetchError;
-
-/// A folder of the manifest.
-#[derive(Debug)]
-pub(super) struct EndingFolder {
-    pub(super) target: SafePath,
-    pub(super) mode: u32,
-    pub(super) mtime_ns: i64,
-    pub(super) extras: Option<Extras>,
-}
-
-/// A symbolic link of the manifest.
-#[derive(Debug)]
-pub(super) struct EndingLink {
-    pub(super) target: SafePath,
-    pub(super) points_to: LinkTarget,
-    pub(super) mtime_ns: i64,
-}
-
-/// What waits for the files.
-#[derive(Debug, Default)]
-pub(super) struct Ending {
-    pub(super) folders: Vec<EndingFolder>,
-    pub(super) links: Vec<EndingLink>,
-}
 
 /// What came of finishing.
 #[derive(Default)]
@@ -79,22 +55,23 @@ impl Tree<'_> {
 
 impl Finished {
     fn make(&mut self, root: &Folder, ending: Ending, staging: &Staging, options: &TreeOptions) {
-        let Ending { folders, links } = ending;
         // With a choice, a folder from which nothing was chosen is not wanted either.
         let is_wanted = |target: &SafePath| options.choose.is_none() || root.exists(target);
-        let wanted = folders.iter().filter(|folder| is_wanted(&folder.target));
         let mut made = Vec::new();
-        for folder in wanted {
+        for at in 0..ending.folder_count() {
+            let Some(folder) = ending.folder(at).filter(|folder| is_wanted(&folder.target)) else {
+                continue;
+            };
             match root.make_subfolder(&folder.target) {
-                Ok(_) => made.push(folder),
+                Ok(_) => made.push(at),
                 Err(error) => {
                     let error = FetchError::Partial(error.into());
-                    self.failed.push((folder.target.clone(), error));
+                    self.failed.push((folder.target, error));
                 }
             }
         }
         let mut holding = Folders::new(root.clone());
-        for link in links {
+        for link in (0..ending.link_count()).filter_map(|at| ending.link(at)) {
             if !options.links {
                 self.lost.push((link.target, Lost::Link));
                 continue;
@@ -104,12 +81,11 @@ impl Finished {
             }
         }
         // The deepest first: what is made inside a folder changes its time.
-        for folder in made.into_iter().rev() {
+        for folder in made.into_iter().rev().filter_map(|at| ending.folder(at)) {
             let Ok(open) = root.subfolder(&folder.target) else {
                 continue;
             };
-            let extras = folder.extras.as_ref();
-            for lost in finish_folder(&open, folder.mode, folder.mtime_ns, extras) {
+            for lost in finish_folder(&open, folder.mode, folder.mtime_ns, folder.extras) {
                 let lost = Lost::Attribute(lost);
                 self.lost.push((folder.target.clone(), lost));
             }

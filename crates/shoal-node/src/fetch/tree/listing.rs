@@ -8,12 +8,12 @@ use shoal_link::Link;
 use shoal_store::folder::{Folder, OpenError};
 use shoal_store::hashing::hash_file;
 use shoal_wire::limits::{BATCH_TARGET_BYTES, PACK_MAX_BYTES, PACK_MAX_FILES};
-use shoal_wire::manifest::{EntryKind, Extras, ManifestEntry};
+use shoal_wire::manifest::{EntryKind, Extras, LinkTarget, ManifestEntry};
 use shoal_wire::message::{ManifestRequest, Outcome};
 use shoal_wire::{Communication, FileEntry, FileSize, Hash, SafePath};
 use tokio::sync::mpsc;
 
-use super::finishing::{Ending, EndingFolder, EndingLink};
+use super::ending::Ending;
 use super::voice::hear;
 use super::{Planned, Tree, TreeEvent};
 use crate::fetch::{FetchError, Fetched};
@@ -50,8 +50,21 @@ enum Step {
     Large(Large),
     UpToDate(FileEntry, SafePath, Hash),
     Differs(FileEntry, SafePath, Option<Extras>),
-    Folder(EndingFolder),
-    Link(EndingLink),
+    Folder(SafePath, (u32, i64), Option<Extras>),
+    Link(SafePath, LinkTarget, i64),
+}
+
+impl Step {
+    /// What is to come of a file, in bytes; `None` where it is none.
+    fn coming_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Pack(Small { entry, .. })
+            | Self::Large(Large { entry, .. })
+            | Self::Differs(entry, ..) => Some(entry.size.bytes()),
+            Self::UpToDate(..) => Some(0),
+            Self::Folder(..) | Self::Link(..) => None,
+        }
+    }
 }
 
 /// What lies at the target of a file.
@@ -77,7 +90,11 @@ impl Tree<'_> {
         let mut stream = self.ask_manifest(link).await?;
         loop {
             let (entries, more) = self.hear_page(&mut stream).await?;
-            for step in self.triage(entries, is_fresh).await? {
+            let steps = self.triage(entries, is_fresh).await?;
+            let sizes = || steps.iter().filter_map(Step::coming_bytes);
+            let (files, bytes) = (sizes().count() as u64, sizes().sum());
+            self.tell(TreeEvent::Listed { files, bytes }).await;
+            for step in steps {
                 self.take(step, &mut hand_out, &mut ending).await?;
             }
             if !more {
@@ -188,19 +205,8 @@ impl Tree<'_> {
         hand_out: &mut HandOut,
         ending: &mut Ending,
     ) -> Result<(), FetchError> {
-        let bytes = match &step {
-            Step::Pack(Small { entry, .. })
-            | Step::Large(Large { entry, .. })
-            | Step::Differs(entry, ..) => Some(entry.size.bytes()),
-            // Nothing of it is to come.
-            Step::UpToDate(..) => Some(0),
-            Step::Folder(_) | Step::Link(_) => None,
-        };
-        if let Some(bytes) = bytes {
-            self.tell(TreeEvent::Listed { files: 1, bytes }).await;
-        }
         if self.job.options.dry_run {
-            self.tell_planned(step, ending).await;
+            self.tell_planned(step).await;
             return Ok(());
         }
         match step {
@@ -240,13 +246,15 @@ impl Tree<'_> {
                 let error = self.target_exists(&target);
                 self.over(&entry.path, target, Err(error)).await;
             }
-            Step::Folder(folder) => ending.folders.push(folder),
-            Step::Link(link) => ending.links.push(link),
+            Step::Folder(target, times, extras) => ending.push_folder(&target, times, extras),
+            Step::Link(target, points_to, mtime_ns) => {
+                ending.push_link(&target, &points_to, mtime_ns);
+            }
         }
         Ok(())
     }
 
-    async fn tell_planned(&self, step: Step, ending: &mut Ending) {
+    async fn tell_planned(&self, step: Step) {
         let overwrite = self.job.options.overwrite;
         let (entry, target, planned) = match step {
             Step::Pack(small) if small.may_be_there => {
@@ -266,11 +274,7 @@ impl Tree<'_> {
             Step::UpToDate(entry, target, _) => (entry, target, Planned::UpToDate),
             Step::Differs(entry, target, _) if overwrite => (entry, target, Planned::Replace),
             Step::Differs(entry, target, _) => (entry, target, Planned::Differs),
-            Step::Folder(_) => return,
-            Step::Link(link) => {
-                ending.links.push(link);
-                return;
-            }
+            Step::Folder(..) | Step::Link(..) => return,
         };
         let bytes = entry.size.bytes();
         self.tell(TreeEvent::Planned {
@@ -297,19 +301,10 @@ fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bo
     let (size, hash) = match entry.kind {
         EntryKind::File { size, hash } => (size, hash),
         EntryKind::Folder => {
-            return Step::Folder(EndingFolder {
-                target,
-                mode: entry.mode,
-                mtime_ns: entry.mtime_ns,
-                extras: entry.extras,
-            });
+            return Step::Folder(target, (entry.mode, entry.mtime_ns), entry.extras);
         }
         EntryKind::Symlink { target: points_to } => {
-            return Step::Link(EndingLink {
-                target,
-                points_to,
-                mtime_ns: entry.mtime_ns,
-            });
+            return Step::Link(target, points_to, entry.mtime_ns);
         }
     };
     let extras = entry.extras;

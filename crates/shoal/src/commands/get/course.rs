@@ -212,15 +212,16 @@ impl Course {
             Outcome::Fetched(_) => &mut self.fetched,
             Outcome::UpToDate(_) => &mut self.up_to_date,
         } += 1;
-        let fields = json!({
-            "path": path_text(target),
-            "outcome": word.replace(' ', "_"),
-            "hash": hash.to_string(),
-            "size": fetched.total_bytes,
-            "reused": fetched.reused_bytes,
-        });
-        self.output.machine("got", fields);
+        // Not even put together where nobody reads it: there may be a million of them.
         if self.output.is_json() {
+            let fields = json!({
+                "path": path_text(target),
+                "outcome": word.replace(' ', "_"),
+                "hash": hash.to_string(),
+                "size": fetched.total_bytes,
+                "reused": fetched.reused_bytes,
+            });
+            self.output.machine("got", fields);
             return;
         }
         let of = if self.is_range { "of " } else { "" };
