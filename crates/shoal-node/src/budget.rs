@@ -20,6 +20,9 @@ const SENDING_BYTES: usize = 16 << 20;
 /// Content in memory that is being received, in bytes: eight transfers at once with three blocks
 /// each, and many more of small files.
 const RECEIVING_BYTES: usize = 24 << 20;
+/// What is left for transfers that have yet to begin when others take more than they need: one of
+/// so many parts.
+const SPARED_FRACTION: usize = 3;
 /// The usual buffer, in bytes: one chunk of the smallest kind.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// Buffers begin at a multiple of this, in bytes, like the pages they are copied from and to: the
@@ -81,8 +84,13 @@ impl Budget {
         pool
     }
 
-    /// Makes a pool larger, if there is room at once. Tells whether it did.
+    /// Makes a pool larger, if there is room at once and enough is left for others to begin. Tells
+    /// whether it did.
     pub(crate) fn enlarge(&self, pool: &Pool, len_bytes: usize) -> bool {
+        let spared = self.units / SPARED_FRACTION;
+        if self.free.available_permits() < units(len_bytes) + spared {
+            return false;
+        }
         let wanted = u32::try_from(units(len_bytes)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.free).try_acquire_many_owned(wanted).ok();
         let is_enlarged = room.is_some();
@@ -262,7 +270,7 @@ mod tests {
     async fn a_pool_lends_no_more_than_it_has_and_keeps_it_while_it_is_lent() {
         let budget = Budget::of(4 * BLOCK_BYTES);
         let pool = budget.pool(BLOCK_BYTES).await;
-        assert!(budget.enlarge(&pool, BLOCK_BYTES) && !budget.enlarge(&pool, 3 * BLOCK_BYTES));
+        assert!(budget.enlarge(&pool, BLOCK_BYTES) && !budget.enlarge(&pool, BLOCK_BYTES));
         let [first, second] = pool.lend_all([BLOCK_BYTES, BLOCK_BYTES]).await;
         let line = pool.clone();
         let waiting = tokio::spawn(async move { line.lend(9 * BLOCK_BYTES).await });

@@ -36,7 +36,7 @@ use self::receive::Attempt;
 use crate::open_files::fetches_at_once;
 use crate::share::Share;
 use crate::tasks::Tasks;
-use crate::transfers::{State, Transfer};
+use crate::transfers::{EndOnDrop, State, Transfer};
 
 pub use error::FetchError;
 pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
@@ -149,6 +149,7 @@ impl Fetcher {
     /// # Errors
     /// What stands in the way; whatever has arrived stays on disk for the next try.
     pub async fn fetch(&self, job: FetchJob) -> Result<Fetched, FetchError> {
+        let _ended = EndOnDrop(job.transfer.clone());
         let fetched = self.try_sources(&job).await;
         job.transfer.ended(match &fetched {
             Ok(fetched) => State::Done(fetched.outcome),

@@ -17,7 +17,7 @@ mod tree;
 use std::fs::File;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shoal_link::{RecvStream, SayError, SendStream, Stream, StreamError};
+use shoal_link::{HearError, RecvStream, SayError, SendStream, Stream, StreamError};
 use shoal_store::folder::{Folder, OpenError};
 use shoal_store::hashing::HashList;
 use shoal_wire::grant::{GrantError, GrantParties};
@@ -373,10 +373,16 @@ async fn hear(
     recv: &mut RecvStream,
     asked: mpsc::Sender<ChunkRanges>,
 ) -> Result<Option<Hash>, Stop> {
+    let mut moved_bytes = serving.transfer.verified_bytes();
     loop {
         let message = match recv.hear(SILENCE_DEADLINE).await {
             Ok(message) => message,
-            Err(shoal_link::HearError::Stream(_)) => return Err(Stop::Gone),
+            // A receiver of large chunks over a slow path has nothing to say for long.
+            Err(HearError::TimedOut) if serving.transfer.verified_bytes() != moved_bytes => {
+                moved_bytes = serving.transfer.verified_bytes();
+                continue;
+            }
+            Err(HearError::Stream(_)) => return Err(Stop::Gone),
             Err(error) => return Err(refuse(error.refusal(), error)),
         };
         match message {

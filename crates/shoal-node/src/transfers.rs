@@ -297,6 +297,16 @@ fn speed_from(bytes: u64) -> Speed {
     speed
 }
 
+/// Ends a transfer when it is dropped, unless it has ended: whoever ran it was dropped too.
+#[derive(Debug)]
+pub(crate) struct EndOnDrop(pub(crate) Transfer);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.ended(State::Failed(Refusal::Unreachable));
+    }
+}
+
 impl Shared {
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)

@@ -69,6 +69,18 @@ impl Attempt<'_> {
         pool
     }
 
+    /// Makes sure of the memory for a file that is larger than was announced.
+    pub(super) fn suffice(&self, pool: &Pool, layout: &ChunkLayout) -> Result<(), FetchError> {
+        let announced = ChunkLayout::of(self.provider.entry.size);
+        let lacking = self
+            .lane_bytes(layout)
+            .saturating_sub(self.lane_bytes(&announced));
+        if lacking > 0 && !budget::RECEIVING.enlarge(pool, lacking) {
+            return Err(self.source_changed());
+        }
+        Ok(())
+    }
+
     /// The memory with which a lane always goes on: one piece is stored while the next is read, or
     /// a chunk beside the frame that it came in.
     fn lane_bytes(&self, layout: &ChunkLayout) -> usize {
@@ -166,7 +178,7 @@ impl Attempt<'_> {
         let join = Communication::FileJoin {
             stream: request.id(),
         };
-        let said = send.say(&join).await;
+        let said = self.in_time(send.say(&join)).await?;
         said.map_err(|error| FetchError::lost(self.provider, &error))?;
         let mut asked = Asked::default();
         let ended = self
@@ -208,7 +220,8 @@ impl Attempt<'_> {
                 && let Some(ranges) = course.wanted.take(chunks_at_a_time)
             {
                 let get = Communication::FileGet(ranges.clone());
-                let said = send.lock().await.say(&get).await;
+                let saying = async { send.lock().await.say(&get).await };
+                let said = self.in_time(saying).await?;
                 said.map_err(|error| FetchError::lost(self.provider, &error))?;
                 asked.open.push_back(ranges);
             }
@@ -248,7 +261,11 @@ impl Attempt<'_> {
             let durable_chunks = disk.durable_chunks();
             if durable_chunks > before {
                 self.job.transfer.durable(disk.durable_bytes());
-                acknowledge(&mut **send.lock().await, durable_chunks).await;
+                let saying = async {
+                    let mut send = send.lock().await;
+                    acknowledge(&mut send, durable_chunks).await;
+                };
+                self.in_time(saying).await?;
             }
             if !is_open && disk.is_idle() {
                 return Ok(());

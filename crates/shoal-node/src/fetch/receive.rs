@@ -46,8 +46,9 @@ impl Attempt<'_> {
         let received = self.receive((link, &mut stream), &pool).await;
         match &received {
             Ok((fetched, durable_chunks)) => {
-                self.farewell(&mut stream, fetched.outcome, *durable_chunks)
-                    .await;
+                let words = self.farewell(&mut stream, fetched.outcome, *durable_chunks);
+                // The file is there, whether its source hears of it or not.
+                let _ = tokio::time::timeout(FAREWELL_DEADLINE, words).await;
             }
             Err(error) => {
                 let refusal = error.refusal();
@@ -65,9 +66,21 @@ impl Attempt<'_> {
             grant: self.provider.grant.clone(),
             accepts_zstd: self.accepts_compressed(&ChunkLayout::of(self.provider.entry.size)),
         });
-        converse(link, &request)
-            .await
-            .map_err(|error| FetchError::of_request(self.provider, error))
+        let stream = self.in_time(converse(link, &request)).await?;
+        stream.map_err(|error| FetchError::of_request(self.provider, error))
+    }
+
+    /// Waits for a source to take what is said to it, as long as for its own words.
+    pub(super) async fn in_time<T>(
+        &self,
+        saying: impl Future<Output = T>,
+    ) -> Result<T, FetchError> {
+        tokio::select! {
+            said = tokio::time::timeout(STALL_DEADLINE, saying) => {
+                said.map_err(|_| FetchError::stalled(self.provider))
+            }
+            () = self.job.transfer.cancelled() => Err(FetchError::Cancelled),
+        }
     }
 
     /// The file, and how many chunks became durable with its final name.
@@ -78,6 +91,7 @@ impl Attempt<'_> {
     ) -> Result<(Fetched, Option<u32>), FetchError> {
         let entry = self.hear_entry(stream).await?;
         let layout = ChunkLayout::of(entry.size);
+        self.suffice(pool, &layout)?;
         let total_bytes = entry.size.bytes();
         self.job.transfer.sized(total_bytes);
         let list = self.hear_list(stream, &entry, layout).await?;
@@ -317,7 +331,7 @@ impl Attempt<'_> {
         let complete = Communication::FileTransferComplete { root: Some(root) };
         if stream.send.say(&complete).await.is_ok() {
             stream.send.finish();
-            let _ = tokio::time::timeout(FAREWELL_DEADLINE, stream.send.stopped()).await;
+            stream.send.stopped().await;
         }
     }
 }

@@ -21,7 +21,7 @@ use super::send::hand_over;
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
 use crate::budget::{self, Buffer};
 use crate::share::{Share, SharedFile};
-use crate::transfers::{Direction, State, Transfer};
+use crate::transfers::{Direction, EndOnDrop, State, Transfer};
 
 /// Packs that one stream may leave unacknowledged: eight bytes are kept of each.
 const UNACKNOWLEDGED_MAX: usize = 1 << 20;
@@ -72,6 +72,7 @@ impl Provide {
             .transfers
             .begin(Direction::Sending, path, asker.name.clone());
         transfer.travels(stream.link());
+        let _ended = EndOnDrop(transfer.clone());
         let Stream {
             mut send, mut recv, ..
         } = stream;

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_link::StreamName;
 use shoal_store::hashing::HashList;
-use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Hash, NodeId};
+use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Hash, NodeId, Refusal};
 use tokio_util::sync::CancellationToken;
 
 use crate::share::SharedFile;
-use crate::transfers::Transfer;
+use crate::transfers::{State, Transfer};
 
 /// A file that is being served to one node.
 pub(super) struct Serving {
@@ -149,6 +149,9 @@ impl Drop for Request {
     fn drop(&mut self) {
         self.requests.lock().remove(&self.name);
         self.serving.over.cancel();
+        // Unless it has ended otherwise, its link has.
+        let gone = State::Failed(Refusal::Unreachable);
+        self.serving.transfer.ended(gone);
     }
 }
 

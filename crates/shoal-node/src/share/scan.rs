@@ -54,10 +54,12 @@ pub(super) fn scan(
         Ok(_) | Err(_) => {}
     }
     let mut walked = Walked::default();
+    // The folder itself may be named by a link; nothing below it may.
+    watch(&root.join("."));
     for entry in walk_builder(root, hidden).build() {
         match entry {
             Ok(entry) => {
-                if entry.file_type().is_some_and(|kind| kind.is_dir()) {
+                if entry.depth() > 0 && entry.file_type().is_some_and(|kind| kind.is_dir()) {
                     watch(entry.path());
                 }
                 walked.note(&entry, root);
@@ -119,7 +121,8 @@ impl Walked {
             return;
         };
         let relative = relative.as_os_str().as_bytes();
-        if entry.file_type().is_some_and(|kind| kind.is_dir())
+        let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+        if (is_folder || entry.depth() == 0)
             && let Err(error) = check_rules(entry.path())
         {
             self.failed(Some(&error));

@@ -102,8 +102,10 @@ impl StateFile {
         };
         if file.metadata()?.len() > recorded.end_bytes {
             file.set_len(recorded.end_bytes)?;
-            file.sync_all()?;
         }
+        // What is believed from now on, and its name, may not have been synced before a crash.
+        file.sync_all()?;
+        platform::sync_folder(folder.handle())?;
         let state = Self {
             file,
             sealer: recorded.sealer,

@@ -211,6 +211,10 @@ impl Partial {
     fn take_clone(&self, file: &File) -> io::Result<bool> {
         self.part.set_len(0)?;
         let is_clone = platform::clone_content(file, &self.part);
+        if !is_clone {
+            // Some of it may have been shared before it failed.
+            self.part.set_len(0)?;
+        }
         self.part.set_len(self.header.layout.size().bytes())?;
         Ok(is_clone)
     }
