@@ -224,6 +224,28 @@ fn a_state_has_its_room_before_the_first_chunk() {
 }
 
 #[test]
+fn a_range_leaves_a_download_of_more_at_the_same_name_as_it_was() {
+    let (root, folder) = fresh();
+    let sample = Sample::of(9 * CHUNK + 100);
+    let target: SafePath = "a.bin".parse().expect("a path");
+    let mut whole = Partial::open(&folder, &target, &sample.content(), None).expect("opened");
+    for at in [0, 1, 7] {
+        sample.put(&mut whole, at);
+    }
+    whole.sync().expect("synced");
+    drop(whole);
+    let bytes = 10..2 * CHUNK as u64;
+    let range = Partial::open_range(&folder, &target, &sample.content(), None, &bytes);
+    let range = range.expect("resumed");
+    range
+        .finish_range(&bytes, &sample.options(), true)
+        .expect("finished");
+    assert!(fs::read(root.path().join("a.bin")).expect("read") == sample.bytes[10..2 * CHUNK]);
+    let whole = Partial::open(&folder, &target, &sample.content(), None).expect("opened again");
+    assert_eq!(whole.durable_bytes(), 3 * CHUNK as u64);
+}
+
+#[test]
 fn a_range_needs_only_its_chunks_and_becomes_a_file_of_its_own() {
     let (root, folder) = fresh();
     let sample = Sample::of(10 * CHUNK + 100);

@@ -308,6 +308,21 @@ fn ignored_hidden_and_linked_files_are_not_offered() {
 }
 
 #[test]
+fn a_shared_folder_that_is_named_by_a_link_is_watched_like_any_other() {
+    let world = World::new();
+    let real = world.path("real");
+    std::fs::create_dir_all(&real).unwrap();
+    std::fs::create_dir_all(world.path("anna")).unwrap();
+    std::os::unix::fs::symlink(&real, world.path("anna/files")).unwrap();
+    std::fs::write(real.join("a.txt"), "a").unwrap();
+    let server = world.server();
+    let _anna = world.peer("anna", &server);
+    world.announced_hash("anna", "a.txt");
+    std::fs::write(real.join("later.txt"), "later").unwrap();
+    world.announced_hash("anna", "later.txt");
+}
+
+#[test]
 fn a_change_of_the_ignore_file_takes_effect_at_once() {
     let world = World::new();
     world.write("anna", "a.txt", "a");

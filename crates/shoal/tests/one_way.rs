@@ -6,12 +6,11 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
-use support::disk::skipped;
+use support::disk::{run, skipped};
 use support::moments::written_bytes;
 use support::{Daemon, World, b3sum, eventually, noise};
 
@@ -170,14 +169,4 @@ impl Drop for Namespace {
 
 fn nft(arguments: &[&str]) -> String {
     run("nft", arguments).expect("nft")
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| format!("{program} is not here: {error}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program}: {}", complaint.trim()))
 }

@@ -104,6 +104,12 @@ impl Partial {
         if durably {
             platform::sync_folder(self.folder.handle()).map_err(refused)?;
         }
+        let wanted = chunks_around(&self.header.layout, bytes);
+        let mut others = self.header.layout.indexes();
+        if others.any(|index| !wanted.contains(&index.get()) && self.is_verified(index)) {
+            // They belong to a download of more, which goes on from here.
+            return Ok(());
+        }
         for name in [&self.names.state, &self.names.part] {
             if let Err(error) = disk::remove(&self.folder, name) {
                 tracing::debug!(%error, "the part of a completed range was left behind");

@@ -121,7 +121,8 @@ pub(crate) fn skipped(reason: &str) {
     println!("skipped: {reason}");
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+/// Runs a program of the system to its end; what it printed, or why not.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program} is not here: {error}"))?;
     if output.status.success() {
