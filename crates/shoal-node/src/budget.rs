@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Content in memory that is being sent, in bytes. Together with what is being received it is
 /// well below the 64 MB that a process may need in all: the windows of the network count too.
 const SENDING_BYTES: usize = 16 << 20;
-/// Content in memory that is being received, in bytes: eight transfers at once with three blocks
-/// each, and many more of small files.
+/// Content in memory that is being received, in bytes: a dozen transfers at once with the two
+/// blocks that each needs, and many more of small files.
 const RECEIVING_BYTES: usize = 24 << 20;
 /// What is left for transfers that have yet to begin when others take more than they need: one of
 /// so many parts.

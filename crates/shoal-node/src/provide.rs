@@ -373,13 +373,13 @@ async fn hear(
     recv: &mut RecvStream,
     asked: mpsc::Sender<ChunkRanges>,
 ) -> Result<Option<Hash>, Stop> {
-    let mut moved_bytes = serving.transfer.verified_bytes();
+    let mut handed_bytes = serving.transfer.handed_bytes();
     loop {
         let message = match recv.hear(SILENCE_DEADLINE).await {
             Ok(message) => message,
             // A receiver of large chunks over a slow path has nothing to say for long.
-            Err(HearError::TimedOut) if serving.transfer.verified_bytes() != moved_bytes => {
-                moved_bytes = serving.transfer.verified_bytes();
+            Err(HearError::TimedOut) if serving.transfer.handed_bytes() != handed_bytes => {
+                handed_bytes = serving.transfer.handed_bytes();
                 continue;
             }
             Err(HearError::Stream(_)) => return Err(Stop::Gone),

@@ -108,6 +108,8 @@ struct Shared {
     total_bytes: AtomicU64,
     verified_bytes: AtomicU64,
     durable_bytes: AtomicU64,
+    /// Taken by the network, in small steps: shows that a slow transfer lives.
+    handed_bytes: AtomicU64,
     /// Set once: what was there when it first counted.
     resumed_bytes: OnceLock<u64>,
     reused_bytes: AtomicU64,
@@ -263,6 +265,16 @@ impl Transfer {
         self.verified(bytes);
     }
 
+    /// The network took so many bytes more, as they travel.
+    pub(crate) fn handed(&self, bytes: u64) {
+        self.0.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes the network has taken, as they travel.
+    pub(crate) fn handed_bytes(&self) -> u64 {
+        self.0.handed_bytes.load(Ordering::Relaxed)
+    }
+
     /// So many bytes are durable in all; what is durable is verified.
     pub fn durable(&self, bytes: u64) {
         self.0.durable_bytes.store(bytes, Ordering::Relaxed);
@@ -355,6 +367,7 @@ impl Transfers {
             total_bytes: AtomicU64::new(0),
             verified_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
+            handed_bytes: AtomicU64::new(0),
             resumed_bytes: OnceLock::new(),
             reused_bytes: AtomicU64::new(0),
             throttle: table.throttle.clone(),

@@ -309,6 +309,7 @@ pub(super) async fn hand_over(
         tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step))
             .await
             .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))??;
+        transfer.handed(allowed as u64);
     }
     Ok(())
 }
