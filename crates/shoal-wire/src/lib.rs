@@ -7,6 +7,7 @@
 //! Start at [`message::Communication`] for the conversation, [`frame`] for its bytes.
 
 pub mod chunk;
+pub mod code;
 pub mod file;
 pub mod frame;
 pub mod grant;
@@ -14,6 +15,7 @@ pub mod id;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+pub mod offer;
 pub mod path;
 pub mod rate;
 pub mod refusal;
@@ -21,10 +23,12 @@ pub mod text;
 pub mod ticket;
 
 pub use chunk::{ChunkIndex, ChunkLayout, ChunkRanges};
+pub use code::{Code, Nameplate};
 pub use file::{FileEntry, FileSize};
 pub use grant::{Grant, Scope, SignedGrant, Verb};
 pub use id::{Hash, NodeId, Signature};
 pub use message::Communication;
+pub use offer::{OfferSecret, OfferTicket, RelayPass};
 pub use path::{PathError, SafePath};
 pub use rate::Rate;
 pub use refusal::Refusal;

@@ -62,3 +62,9 @@ pub const RATE_MIN_BYTES_PER_SECOND: u64 = 1_000;
 pub const RATE_MAX_BYTES_PER_SECOND: u64 = 1_000_000_000_000_000;
 /// Longest ticket, in characters.
 pub const TICKET_MAX_CHARS: usize = 2048;
+/// Longest relay pass, in bytes.
+pub const RELAY_PASS_MAX_BYTES: usize = 160;
+/// Most bytes that are sealed in the proof of a code: a ticket of the longest kind.
+pub const SEALED_MAX_BYTES: usize = 2048;
+/// Longest life of a mailbox, in seconds: a week.
+pub const MAILBOX_MAX_S: u32 = 7 * 24 * 3600;

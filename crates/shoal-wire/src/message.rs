@@ -13,6 +13,7 @@ use std::ops::Deref;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::chunk::ChunkRanges;
+use crate::code::Nameplate;
 use crate::file::FileEntry;
 use crate::grant::SignedGrant;
 use crate::id::{Hash, NodeId, Signature};
@@ -21,6 +22,7 @@ use crate::limits::{
     PAGE_MAX_ENTRIES,
 };
 use crate::manifest::{ManifestEntry, PackFiles};
+use crate::offer::{CodeElement, OfferDescription, OfferSecret, OfferTicket, RelayPlace, Sealed};
 use crate::path::SafePath;
 use crate::rate::Rate;
 use crate::refusal::Refusal;
@@ -557,6 +559,74 @@ pub enum Communication {
         /// The QUIC stream id of the request.
         stream: u64,
     },
+    /// 34: Sender to server: keep a mailbox for a code, as long as this stream is open. Answered
+    /// by `CodeAssigned`; each claim of it comes as a `CodeClaim` on a stream of its own.
+    CodeOffer {
+        /// The nameplate that it had before the connection was lost.
+        nameplate: Option<Nameplate>,
+        /// How long it is wanted, in seconds, at most
+        /// [`MAILBOX_MAX_S`](crate::limits::MAILBOX_MAX_S).
+        lifetime_s: u32,
+    },
+    /// 35: Server to sender: this is its nameplate.
+    CodeAssigned {
+        /// Another one than was asked for where that is taken.
+        nameplate: Nameplate,
+        /// How long it is kept, in seconds.
+        lifetime_s: u32,
+    },
+    /// 36: Receiver to server, server to sender; on one LAN, receiver to sender: I have a code with
+    /// this nameplate. From then on what the two say on the stream is passed on.
+    CodeClaim {
+        /// The nameplate.
+        nameplate: Nameplate,
+        /// The receiver: whoever is told compares it with who says it.
+        claimant: NodeId,
+    },
+    /// 37: Receiver to sender and back: my half of the key exchange.
+    CodeKey {
+        /// The node that says it; it goes into the key.
+        node: NodeId,
+        /// Its half.
+        element: CodeElement,
+    },
+    /// 38: Receiver to sender and back: I have the same key, and this is what only you may read:
+    /// an [`Introduction`](crate::offer::Introduction) or an
+    /// [`OfferTicket`](crate::offer::OfferTicket).
+    CodeProof {
+        /// A tag over the whole exchange.
+        tag: [u8; 32],
+        /// What is sealed.
+        sealed: Sealed,
+    },
+    /// 39: Receiver to sender, on a stream that stays open for the whole visit: let me in.
+    OfferOpen {
+        /// What the ticket holds.
+        secret: OfferSecret,
+        /// The name that the receiver goes by.
+        name: NodeName,
+    },
+    /// 40: Sender to receiver, once it is let in and all is listed.
+    OfferDescribed(OfferDescription),
+    /// 41: Receiver to sender: I have all that I wanted, durably.
+    OfferDone {
+        /// Files that it has of the offer.
+        files: u64,
+        /// Their size, in bytes.
+        bytes: u64,
+    },
+    /// 42: Sender to server, server to peer: somebody offers you something. The ticket's sender is
+    /// the one whose offer it is; only dialling it proves that.
+    OfferNotice {
+        /// For whom it is.
+        to: NodeId,
+        /// How to open the offer.
+        ticket: OfferTicket,
+    },
+    /// 43: Peer to server: where is your relay? Answered by `RelayPlace`, or `Denied`.
+    RelayRequest,
+    /// 44: Answer to `RelayRequest`.
+    RelayPlace(RelayPlace),
 }
 
 impl Communication {

@@ -108,6 +108,14 @@ refusals! {
     WrongIdentity = 27, "the identity could not be proven";
     /// A version of the protocol that is not spoken here.
     VersionUnsupported = 28, "the protocol version is not spoken here";
+    /// The words of the code are not the right ones.
+    WrongCode = 29, "the code is wrong";
+    /// Too many wrong codes were tried.
+    CodeBurnt = 30, "too many wrong codes were tried, ask for a new one";
+    /// A person said no.
+    Declined = 31, "the other side declined";
+    /// The offer has ended, or its ticket was revoked or has expired.
+    OfferOver = 32, "the offer is over";
 }
 
 impl std::fmt::Display for Refusal {

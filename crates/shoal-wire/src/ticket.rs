@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
@@ -18,8 +19,8 @@ const JOIN_PREFIX: &str = "shoaljoin1";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     /// Another kind of text.
-    #[error("not a join ticket: it should start with {JOIN_PREFIX:?}")]
-    Prefix,
+    #[error("not such a ticket: it should start with {0:?}")]
+    Prefix(&'static str),
     /// Cut, mistyped or made by another version.
     #[error("the ticket is incomplete or mistyped, copy it again")]
     Damaged,
@@ -49,14 +50,12 @@ impl fmt::Display for JoinTicket {
         let body = JoinBody {
             server: self.server,
             addresses: self.addresses.clone(),
-            check: check_sum(&self.server, &self.addresses),
+            check: join_check_sum(&self.server, &self.addresses),
         };
-        let bytes = postcard::to_stdvec(&body).map_err(|_| fmt::Error)?;
-        write!(
-            f,
-            "{JOIN_PREFIX}{}",
-            BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
-        )
+        f.write_str(&text_of(
+            JOIN_PREFIX,
+            &postcard::to_stdvec(&body).map_err(|_| fmt::Error)?,
+        ))
     }
 }
 
@@ -64,18 +63,10 @@ impl FromStr for JoinTicket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        let text = text.trim();
-        if text.len() > TICKET_MAX_CHARS {
-            return Err(TicketError::Damaged);
-        }
-        let lower = text.to_ascii_lowercase();
-        let body = lower.strip_prefix(JOIN_PREFIX).ok_or(TicketError::Prefix)?;
-        let bytes = BASE32_NOPAD
-            .decode(body.to_ascii_uppercase().as_bytes())
-            .map_err(|_| TicketError::Damaged)?;
+        let bytes = bytes_of(JOIN_PREFIX, text)?;
         let (body, rest): (JoinBody, _) =
             postcard::take_from_bytes(&bytes).map_err(|_| TicketError::Damaged)?;
-        let intact = rest.is_empty() && body.check == check_sum(&body.server, &body.addresses);
+        let intact = rest.is_empty() && body.check == join_check_sum(&body.server, &body.addresses);
         intact
             .then_some(Self {
                 server: body.server,
@@ -85,13 +76,59 @@ impl FromStr for JoinTicket {
     }
 }
 
-/// FNV-1a, 32 bits, over the ticket's content: catches typing errors, proves nothing.
-fn check_sum(server: &NodeId, addresses: &Addresses) -> u32 {
+/// A body with its check sum as the text of a ticket; `None` where it would be too long.
+pub(crate) fn encode(prefix: &str, body: &impl Serialize) -> Option<String> {
+    let mut bytes = postcard::to_stdvec(body).ok()?;
+    bytes.extend(check_sum(bytes.iter()).to_be_bytes());
+    let text = text_of(prefix, &bytes);
+    (text.len() <= TICKET_MAX_CHARS).then_some(text)
+}
+
+/// The body in the text of a ticket.
+pub(crate) fn decode<Body: DeserializeOwned>(
+    prefix: &'static str,
+    text: &str,
+) -> Result<Body, TicketError> {
+    let bytes = bytes_of(prefix, text)?;
+    let (body, check) = bytes.split_last_chunk().ok_or(TicketError::Damaged)?;
+    if u32::from_be_bytes(*check) != check_sum(body.iter()) {
+        return Err(TicketError::Damaged);
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((body, [])) => Ok(body),
+        Ok(_) | Err(_) => Err(TicketError::Damaged),
+    }
+}
+
+fn text_of(prefix: &str, bytes: &[u8]) -> String {
+    let body = BASE32_NOPAD.encode(bytes).to_ascii_lowercase();
+    format!("{prefix}{body}")
+}
+
+fn bytes_of(prefix: &'static str, text: &str) -> Result<Vec<u8>, TicketError> {
+    let text = text.trim();
+    if text.len() > TICKET_MAX_CHARS {
+        return Err(TicketError::Damaged);
+    }
+    let lower = text.to_ascii_lowercase();
+    let body = lower
+        .strip_prefix(prefix)
+        .ok_or(TicketError::Prefix(prefix))?;
+    BASE32_NOPAD
+        .decode(body.to_ascii_uppercase().as_bytes())
+        .map_err(|_| TicketError::Damaged)
+}
+
+fn join_check_sum(server: &NodeId, addresses: &Addresses) -> u32 {
     let text = addresses
         .iter()
         .map(SocketAddr::to_string)
         .collect::<String>();
-    let bytes = server.as_bytes().iter().chain(text.as_bytes());
+    check_sum(server.as_bytes().iter().chain(text.as_bytes()))
+}
+
+/// FNV-1a, 32 bits: catches typing errors, proves nothing.
+fn check_sum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |sum, byte| {
         (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     })

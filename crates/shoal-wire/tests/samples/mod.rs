@@ -3,9 +3,10 @@
 use shoal_wire::grant::{Grant, Scope, SignedGrant, Verb};
 use shoal_wire::manifest::*;
 use shoal_wire::message::*;
+use shoal_wire::offer::*;
 use shoal_wire::{
-    ChunkRanges, Communication, FileEntry, FileSize, Hash, NodeId, NodeName, Rate, Refusal,
-    SafePath, ShortText, Signature,
+    ChunkRanges, Communication, FileEntry, FileSize, Hash, Nameplate, NodeId, NodeName, Rate,
+    Refusal, SafePath, ShortText, Signature,
 };
 
 fn node(byte: u8) -> NodeId {
@@ -394,6 +395,107 @@ fn limits() -> [(&'static str, Communication); 2] {
     ]
 }
 
+fn offer_ticket() -> OfferTicket {
+    OfferTicket {
+        sender: node(3),
+        secret: OfferSecret::new([0x5e; 16]),
+        addresses: addresses(),
+        via: Some(Via {
+            server: node(1),
+            addresses: addresses(),
+            pass: RelayPass::new("a-pass"),
+        }),
+        expires_at_s: 1_800_000_000,
+    }
+}
+
+fn codes() -> [(&'static str, Communication); 5] {
+    let nameplate = Nameplate::new(300).expect("within the limits");
+    [
+        (
+            "code_offer",
+            Communication::CodeOffer {
+                nameplate: Some(nameplate),
+                lifetime_s: 3600,
+            },
+        ),
+        (
+            "code_assigned",
+            Communication::CodeAssigned {
+                nameplate,
+                lifetime_s: 3600,
+            },
+        ),
+        (
+            "code_claim",
+            Communication::CodeClaim {
+                nameplate,
+                claimant: node(2),
+            },
+        ),
+        (
+            "code_key",
+            Communication::CodeKey {
+                node: node(2),
+                element: Bounded::truncated(vec![0x53; 33]),
+            },
+        ),
+        (
+            "code_proof",
+            Communication::CodeProof {
+                tag: [0x7a; 32],
+                sealed: Bounded::truncated(vec![1, 2, 3]),
+            },
+        ),
+    ]
+}
+
+fn offers() -> [(&'static str, Communication); 6] {
+    let pass = |text| RelayPass::new(text).expect("plain");
+    [
+        (
+            "offer_open",
+            Communication::OfferOpen {
+                secret: OfferSecret::new([0x5e; 16]),
+                name: name("bob"),
+            },
+        ),
+        (
+            "offer_described",
+            Communication::OfferDescribed(OfferDescription {
+                name: name("anna"),
+                files: 12,
+                total_bytes: 5_000_000_000,
+            }),
+        ),
+        (
+            "offer_done",
+            Communication::OfferDone {
+                files: 12,
+                bytes: 5_000_000_000,
+            },
+        ),
+        (
+            "offer_notice",
+            Communication::OfferNotice {
+                to: node(2),
+                ticket: offer_ticket(),
+            },
+        ),
+        ("relay_request", Communication::RelayRequest),
+        (
+            "relay_place",
+            Communication::RelayPlace(RelayPlace {
+                port: 8080,
+                address_discovery_port: 8080,
+                pass: pass("a-pass"),
+                guest_pass: pass("another"),
+                lifetime_s: 86_400,
+            }),
+        ),
+    ]
+}
+
 /// Name and message of every sample.
 pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     let mut samples = Vec::new();
@@ -404,5 +506,7 @@ pub(crate) fn all() -> Vec<(&'static str, Communication)> {
     samples.extend(trees());
     samples.extend(server());
     samples.extend(limits());
+    samples.extend(codes());
+    samples.extend(offers());
     samples
 }
