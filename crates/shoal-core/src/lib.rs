@@ -7,6 +7,7 @@
 //! Misbehaviour of a peer is an output; an `Err` is a mistake of the caller.
 
 pub mod backoff;
+pub mod mailbox;
 pub mod rate;
 pub mod registry;
 pub mod schedule;

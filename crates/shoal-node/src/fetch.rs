@@ -39,6 +39,7 @@ use crate::tasks::Tasks;
 use crate::transfers::{EndOnDrop, State, Transfer};
 
 pub use error::FetchError;
+pub use links::{Greeting, OpenOffer};
 pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
@@ -128,7 +129,7 @@ impl Fetcher {
     /// has of a content that is fetched.
     pub fn new(endpoint: Endpoint, tasks: Tasks, share: Option<Share>) -> Self {
         Self {
-            links: Arc::new(Links::new(endpoint)),
+            links: Arc::new(Links::new(endpoint, None)),
             tasks,
             share,
             known: None,
@@ -141,6 +142,23 @@ impl Fetcher {
     pub fn with_index(mut self, index_path: PathBuf) -> Self {
         self.known = Some(Known::new(index_path));
         self
+    }
+
+    /// Opens an offer on every link before it asks for anything.
+    #[must_use]
+    pub fn opening(mut self, greeting: Greeting) -> Self {
+        let endpoint = self.links.endpoint().clone();
+        self.links = Arc::new(Links::new(endpoint, Some(greeting)));
+        self
+    }
+
+    /// Opens the offer of `provider`, and keeps it open while what is returned lives.
+    ///
+    /// # Errors
+    /// Why the sender cannot be reached, or does not let this node in.
+    pub async fn visit(&self, provider: &Provider) -> Result<OpenOffer, FetchError> {
+        let visited = self.links.visit(provider).await;
+        visited.map_err(|error| error.of(provider))
     }
 
     /// Fetches one file, to the end or to the first reason that no source can mend. What became
@@ -236,10 +254,7 @@ impl Fetcher {
             leased = self.links.lease(provider) => leased,
             () = job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
-        let lease = leased.map_err(|reason| FetchError::Unreachable {
-            peer: provider.name.clone(),
-            reason: reason.to_string(),
-        })?;
+        let lease = leased.map_err(|error| error.of(provider))?;
         match lease.link() {
             Some(link) => attempt.run(link).await,
             None => Err(FetchError::refused(provider, Refusal::Unreachable, "")),

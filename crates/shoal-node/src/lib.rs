@@ -7,10 +7,12 @@
 mod budget;
 pub mod fetch;
 mod moving;
+pub mod offer;
 pub mod open_files;
 pub mod peer;
 pub mod plan;
 pub mod provide;
+pub mod rendezvous;
 pub mod requests;
 pub mod session;
 pub mod share;

@@ -278,7 +278,8 @@ impl Provide {
     ) -> Result<T, Stop> {
         let begun = Instant::now();
         loop {
-            let (folder, path) = (self.share.folder().clone(), shared.entry.path.clone());
+            let path = shared.entry.path.clone();
+            let folder = self.share.roots().folder_of(&path).clone();
             match self.tasks.blocking(move || ask(&folder, &path)).await {
                 Ok(reached) => return Ok(reached),
                 Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {

@@ -120,7 +120,8 @@ impl Session {
     pub async fn connect(connect: &Connect) -> Result<Self, ConnectError> {
         let shown = connect.server.addresses.join(", ");
         let link = dial(connect, &shown).await?;
-        let addresses = own_addresses(link.path().remote, connect.endpoint.local_addr().port());
+        let port = connect.endpoint.local_addr().port();
+        let addresses = own_addresses(Some(link.path().remote), port);
         let presence = Communication::PresenceAnnounce(PresenceAnnounce {
             name: connect.name.clone(),
             instance: connect.instance,
@@ -353,12 +354,12 @@ fn is_proven(link: &Link, response: &PresenceResponse, node: NodeId) -> bool {
 
 /// Where other nodes may reach this one: the addresses from which this machine speaks to the
 /// server and to the world, each with the port of its socket.
-fn own_addresses(server: SocketAddr, port: u16) -> Addresses {
+pub(crate) fn own_addresses(server: Option<SocketAddr>, port: u16) -> Addresses {
     // Documentation addresses (RFC 5737, RFC 3849): routed like any other, never sent to.
     let elsewhere = ["192.0.2.1:9", "[2001:db8::1]:9"];
     let towards = elsewhere.iter().filter_map(|text| text.parse().ok());
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for target in std::iter::once(server).chain(towards) {
+    for target in server.into_iter().chain(towards) {
         if let Some(local) = local_address_towards(target) {
             let address = SocketAddr::new(local.ip(), port);
             if !addresses.contains(&address) {

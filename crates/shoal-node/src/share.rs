@@ -8,6 +8,7 @@ mod feed;
 mod hashing;
 mod paths;
 mod record;
+mod roots;
 mod scan;
 mod table;
 mod tree;
@@ -22,11 +23,13 @@ use shoal_store::index::Index;
 use shoal_wire::{FileEntry, Hash, SafePath};
 use tokio::sync::{mpsc, oneshot};
 
+use self::scan::Scanned;
 use self::table::Table;
 use self::watch::Watch;
 use crate::tasks::Tasks;
 
 pub use feed::{Batch, Feed};
+pub use roots::{ChooseError, Roots};
 pub use tree::Manifest;
 
 /// Shortest time between two scans that changes lead to: an editor's save is several changes.
@@ -58,8 +61,8 @@ pub enum ShareError {
 /// What to share.
 #[derive(Debug)]
 pub struct ShareOptions {
-    /// The folder.
-    pub folder: Folder,
+    /// Where the files lie.
+    pub roots: Roots,
     /// Whether hidden files are offered too.
     pub hidden: bool,
 }
@@ -106,7 +109,7 @@ pub struct Share {
 
 #[derive(Debug)]
 struct Inner {
-    folder: Folder,
+    roots: Roots,
     hidden: bool,
     index: Index,
     tasks: Tasks,
@@ -120,7 +123,7 @@ impl Share {
     /// Starts to scan, watch and hash a folder.
     pub fn start(options: ShareOptions, index: Index, tasks: &Tasks) -> Self {
         let inner = Arc::new(Inner {
-            folder: options.folder,
+            roots: options.roots,
             hidden: options.hidden,
             index,
             tasks: tasks.clone(),
@@ -134,9 +137,14 @@ impl Share {
         Self { inner, scans }
     }
 
-    /// The folder.
+    /// The folder that it is of; of several, the first.
     pub fn folder(&self) -> &Folder {
-        &self.inner.folder
+        &self.inner.roots.each()[0].folder
+    }
+
+    /// Where its files lie.
+    pub fn roots(&self) -> &Roots {
+        &self.inner.roots
     }
 
     /// The file offered at `path`.
@@ -261,7 +269,10 @@ impl Inner {
                 }
             };
             let watch = |path: &std::path::Path| watch.folder(path);
-            let went = scan::scan(inner.folder.path(), inner.hidden, watch, tell);
+            let mut went = Scanned::default();
+            for root in inner.roots.each() {
+                went.and(scan::scan(root, inner.hidden, watch, tell));
+            }
             let scanned = inner.table().scanned(went.is_complete);
             (went, scanned)
         };
@@ -277,7 +288,7 @@ impl Inner {
             self.tell();
         }
         let unreadable = || ShareError::Unreadable {
-            path: self.folder.path().to_owned(),
+            path: self.roots.each()[0].folder.path().to_owned(),
         };
         (
             went.is_readable.then_some(scanned).ok_or_else(unreadable),

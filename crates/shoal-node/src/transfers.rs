@@ -325,6 +325,23 @@ impl Shared {
     }
 }
 
+/// What transfers have moved, together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Verified here (when receiving) or handed to the network (when sending), in bytes.
+    pub verified_bytes: u64,
+    /// Verified and durable at the receiver, in bytes.
+    pub durable_bytes: u64,
+}
+
+impl Moved {
+    fn add(&mut self, transfer: &Transfer) {
+        let shared = &transfer.0;
+        self.verified_bytes += shared.verified_bytes.load(Ordering::Relaxed);
+        self.durable_bytes += shared.durable_bytes.load(Ordering::Relaxed);
+    }
+}
+
 /// All transfers of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Transfers(Arc<Mutex<Table>>);
@@ -334,6 +351,8 @@ struct Table {
     throttle: Throttle,
     next_id: u64,
     transfers: BTreeMap<u64, Transfer>,
+    /// By those that are forgotten.
+    past: Moved,
 }
 
 impl Transfers {
@@ -386,6 +405,17 @@ impl Transfers {
         transfer
     }
 
+    /// What all of them have moved so far, those that are forgotten too.
+    pub fn moved(&self) -> Moved {
+        let table = self.table();
+        let mut moved = table.past;
+        table
+            .transfers
+            .values()
+            .for_each(|transfer| moved.add(transfer));
+        moved
+    }
+
     /// Every transfer that is remembered, oldest first.
     pub fn list(&self) -> Vec<Snapshot> {
         self.table()
@@ -425,7 +455,9 @@ impl Table {
             .take(excess)
             .collect();
         for id in over {
-            self.transfers.remove(&id);
+            if let Some(forgotten) = self.transfers.remove(&id) {
+                self.past.add(&forgotten);
+            }
         }
     }
 }

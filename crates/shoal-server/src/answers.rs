@@ -248,6 +248,23 @@ impl Handler for Answers {
             self.coordinator.provide.answer(first, asker, stream).await;
             return;
         }
+        let first = match first {
+            Communication::CodeOffer {
+                nameplate,
+                lifetime_s,
+            } => {
+                let wish = (nameplate, lifetime_s);
+                return self.coordinator.mailboxes.keep(wish, stream, link).await;
+            }
+            Communication::CodeClaim {
+                nameplate,
+                claimant,
+            } if claimant == self.node => {
+                let claimed = &self.coordinator.mailboxes;
+                return claimed.claim(nameplate, claimant, stream, link).await;
+            }
+            other => other,
+        };
         let answer = self.answer(first, link).await.unwrap_or_else(|report| {
             tracing::debug!(peer = %self.name, refusal = %report.refusal, "request refused");
             Communication::Error(report)

@@ -3,6 +3,7 @@
 //! Built once by [`crate::server::Server`]; nothing here changes but through its own part.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_link::{Endpoint, Identity};
@@ -15,6 +16,7 @@ use shoal_wire::message::{ErrorReport, PeerRef, ServerStatus};
 use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
 
 use crate::catalog::{Catalog, Nodes};
+use crate::mailbox::PostOffice;
 use crate::refused::{catalog_failed, refused};
 use crate::roster::{Roster, View, millis};
 
@@ -48,6 +50,7 @@ pub(crate) struct Coordinator {
     pub(crate) endpoint: Endpoint,
     pub(crate) catalog: Catalog,
     pub(crate) roster: Roster,
+    pub(crate) mailboxes: Arc<PostOffice>,
     pub(crate) share: Share,
     pub(crate) provide: Provide,
     pub(crate) fetcher: Fetcher,

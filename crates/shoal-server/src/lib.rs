@@ -15,6 +15,7 @@ mod connection;
 pub mod control;
 mod coordinator;
 mod lookup;
+mod mailbox;
 mod orders;
 mod places;
 mod refused;

@@ -95,7 +95,7 @@ fn leave<Key: Ord>(taken: &mut BTreeMap<Key, usize>, key: &Key) {
 }
 
 /// The first address of the network that an address counts with; `None` on loopback.
-fn network_of(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn network_of(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V4(address) => {

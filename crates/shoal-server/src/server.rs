@@ -10,7 +10,7 @@ use shoal_link::{BindError, Endpoint, EndpointConfig, Identity, Protocol, Server
 use shoal_node::fetch::Fetcher;
 use shoal_node::plan::SERVER;
 use shoal_node::provide::Provide;
-use shoal_node::share::{Share, ShareOptions, Totals};
+use shoal_node::share::{Roots, Share, ShareOptions, Totals};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::{LimitSettings, Throttle};
@@ -108,7 +108,14 @@ impl Server {
         })
         .await?;
         let hidden = options.hidden;
-        let share = Share::start(ShareOptions { folder, hidden }, index, &tasks);
+        let share = Share::start(
+            ShareOptions {
+                roots: Roots::whole(folder),
+                hidden,
+            },
+            index,
+            &tasks,
+        );
         let throttle = Throttle::new(options.limits);
         let transfers = Transfers::limited(throttle.clone());
         let coordinator = Arc::new(Coordinator {
@@ -118,6 +125,7 @@ impl Server {
             limits,
             catalog,
             roster: Roster::start(&tasks),
+            mailboxes: Arc::default(),
             provide: Provide::new(
                 share.clone(),
                 transfers.clone(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bench::Bench;
 use shoal_link::{Endpoint, EndpointConfig, Identity, Protocol};
 use shoal_node::peer::{Event, Peer, PeerOptions};
-use shoal_node::share::{Share, ShareOptions};
+use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::LimitSettings;
@@ -104,7 +104,7 @@ impl Member {
         let tasks = Tasks::new();
         let index = Index::open(&folder.path().join("index")).await.unwrap();
         let options = ShareOptions {
-            folder: Folder::open(&files_dir).unwrap(),
+            roots: Roots::whole(Folder::open(&files_dir).unwrap()),
             hidden: false,
         };
         let share = Share::start(options, index, &tasks);

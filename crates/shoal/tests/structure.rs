@@ -1,6 +1,6 @@
 //! The house: which crate may import which, and what the pure ones must never reach.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -87,9 +87,7 @@ fn messages_and_decisions_touch_no_file_clock_or_thread() {
         "SystemTime",
     ];
     for name in ["shoal-wire", "shoal-core"] {
-        let sources = workspace().join("crates").join(name).join("src");
-        for entry in std::fs::read_dir(&sources).expect("the crate's sources") {
-            let file = entry.expect("an entry").path();
+        for file in sources_of(name) {
             let text = std::fs::read_to_string(&file).expect("a source file");
             for word in forbidden {
                 assert!(!text.contains(word), "{} names {word}", file.display());
@@ -105,6 +103,23 @@ fn only_the_link_names_the_quic_library() {
         let text = std::fs::read_to_string(manifest).expect("a manifest");
         assert!(!text.contains("noq"), "{name} names noq");
     }
+}
+
+/// All source files of a crate.
+fn sources_of(name: &str) -> Vec<PathBuf> {
+    let mut folders = vec![workspace().join("crates").join(name).join("src")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the crate's sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files
 }
 
 fn workspace() -> &'static Path {

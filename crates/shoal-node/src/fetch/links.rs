@@ -1,63 +1,163 @@
 //! Links to other peers, shared by the transfers that use them at the same time.
 //!
 //! A link is dialed by the first transfer that needs it and closed by the last one that lets go.
+//! Where the files are on offer, each new link opens the offer before anything else.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use shoal_link::{Dial, DialError, Endpoint, Link, Protocol, Trust};
+use shoal_link::{Dial, DialError, Endpoint, Link, Protocol, Stream, Trust};
 use shoal_wire::message::Provider;
-use shoal_wire::{NodeId, Refusal};
+use shoal_wire::offer::OfferDescription;
+use shoal_wire::{Communication, NodeId, NodeName, OfferSecret, Refusal};
 use tokio::sync::OnceCell;
+
+use super::FetchError;
+use crate::requests::{RequestError, answer, converse};
 
 /// How long reaching another peer may take, all its addresses together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the sender of an offer may take to let this node in: a person may have to say so, and
+/// a large folder may have to be listed.
+const OPENING_DEADLINE: Duration = Duration::from_secs(600);
+/// How long the last words of a visit may take to arrive.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What opens an offer on every new link.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// Of the ticket.
+    pub secret: OfferSecret,
+    /// The name that this node goes by.
+    pub name: NodeName,
+}
 
 #[derive(Debug)]
 pub(super) struct Links {
     endpoint: Endpoint,
+    greeting: Option<Greeting>,
     open: Mutex<BTreeMap<NodeId, Weak<Lease>>>,
 }
 
 /// A share in a link.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
-    link: OnceCell<Link>,
+    open: OnceCell<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    link: Link,
+    visit: Option<(tokio::sync::Mutex<Stream>, OfferDescription)>,
 }
 
 impl Lease {
     /// The link, once it is dialed.
     pub(super) fn link(&self) -> Option<&Link> {
-        self.link.get()
+        self.open.get().map(|open| &open.link)
     }
 
     fn is_usable(&self) -> bool {
-        self.link
-            .get()
-            .is_none_or(|link| link.close_reason().is_none())
+        self.link().is_none_or(|link| link.close_reason().is_none())
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(link) = self.link.get() {
+        if let Some(link) = self.link() {
             link.close(Refusal::Done);
         }
     }
 }
 
+/// Why there is no link.
+pub(super) enum LeaseError {
+    Dial(DialError),
+    Opening(RequestError),
+}
+
+impl LeaseError {
+    pub(super) fn of(self, provider: &Provider) -> FetchError {
+        match self {
+            Self::Dial(reason) => FetchError::Unreachable {
+                peer: provider.name.clone(),
+                reason: reason.to_string(),
+            },
+            Self::Opening(error) => FetchError::of_request(provider, error),
+        }
+    }
+}
+
+/// An offer that is open to this node, for as long as this lives.
+#[derive(Debug)]
+pub struct OpenOffer {
+    lease: Arc<Lease>,
+    description: OfferDescription,
+}
+
+impl OpenOffer {
+    /// What is on offer.
+    pub fn description(&self) -> &OfferDescription {
+        &self.description
+    }
+
+    /// The link to the sender.
+    pub fn link(&self) -> Option<&Link> {
+        self.lease.link()
+    }
+
+    /// Tells the sender that this node has everything that it wanted, and waits until it knows.
+    pub async fn done(&self, files: u64, bytes: u64) {
+        let visit = self.lease.open.get().and_then(|open| open.visit.as_ref());
+        let Some((stream, _)) = visit else { return };
+        let mut stream = stream.lock().await;
+        let done = Communication::OfferDone { files, bytes };
+        if stream.send.say(&done).await.is_ok() {
+            stream.send.finish();
+            let _ = tokio::time::timeout(FAREWELL_DEADLINE, stream.send.stopped()).await;
+        }
+    }
+}
+
 impl Links {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    pub(super) fn new(endpoint: Endpoint, greeting: Option<Greeting>) -> Self {
         Self {
             endpoint,
+            greeting,
             open: Mutex::default(),
         }
     }
 
+    /// The socket that it dials from.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The link to a provider: the one that is open, or a new one.
-    pub(super) async fn lease(&self, provider: &Provider) -> Result<Arc<Lease>, DialError> {
+    pub(super) async fn lease(&self, provider: &Provider) -> Result<Arc<Lease>, LeaseError> {
         let lease = self.lease_of(provider.node);
+        lease
+            .open
+            .get_or_try_init(|| self.open(provider))
+            .await
+            .map(drop)?;
+        Ok(lease)
+    }
+
+    /// Opens the offer of a provider.
+    pub(super) async fn visit(&self, provider: &Provider) -> Result<OpenOffer, LeaseError> {
+        let lease = self.lease(provider).await?;
+        let visit = lease.open.get().and_then(|open| open.visit.as_ref());
+        let unexpected = LeaseError::Opening(RequestError::Unexpected);
+        let (_, description) = visit.ok_or(unexpected)?;
+        Ok(OpenOffer {
+            description: description.clone(),
+            lease,
+        })
+    }
+
+    async fn open(&self, provider: &Provider) -> Result<Open, LeaseError> {
         let dial = Dial {
             addresses: provider.addresses.to_vec(),
             server_name: None,
@@ -65,12 +165,13 @@ impl Links {
             protocol: Protocol::Transfer,
             deadline: DIAL_DEADLINE,
         };
-        let link = lease
-            .link
-            .get_or_try_init(|| self.endpoint.dial(dial))
-            .await?;
+        let link = self.endpoint.dial(dial).await.map_err(LeaseError::Dial)?;
         link.widen();
-        Ok(lease)
+        let visit = match &self.greeting {
+            Some(greeting) => Some(greet(&link, greeting).await.map_err(LeaseError::Opening)?),
+            None => None,
+        };
+        Ok(Open { link, visit })
     }
 
     /// The next lease dials anew; who uses the link that is there keeps it.
@@ -91,5 +192,22 @@ impl Links {
             open.insert(node, Arc::downgrade(&lease));
             lease
         })
+    }
+}
+
+async fn greet(
+    link: &Link,
+    greeting: &Greeting,
+) -> Result<(tokio::sync::Mutex<Stream>, OfferDescription), RequestError> {
+    let opening = Communication::OfferOpen {
+        secret: greeting.secret,
+        name: greeting.name.clone(),
+    };
+    let mut stream = converse(link, &opening).await?;
+    match answer(&mut stream, OPENING_DEADLINE).await? {
+        Communication::OfferDescribed(description) => {
+            Ok((tokio::sync::Mutex::new(stream), description))
+        }
+        _ => Err(RequestError::Unexpected),
     }
 }

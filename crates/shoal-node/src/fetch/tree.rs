@@ -97,8 +97,8 @@ pub struct TreeJob {
     pub remote: Option<SafePath>,
     /// The folder that receives it.
     pub folder: Folder,
-    /// Where in that folder.
-    pub target: SafePath,
+    /// Where in that folder; the folder itself where `None`.
+    pub target: Option<SafePath>,
     /// How.
     pub options: TreeOptions,
     /// What counts the small files and can cancel it all.
@@ -249,10 +249,7 @@ impl Tree<'_> {
             leased = self.fetcher.links.lease(provider) => leased,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
         };
-        let lease = leased.map_err(|reason| FetchError::Unreachable {
-            peer: provider.name.clone(),
-            reason: reason.to_string(),
-        })?;
+        let lease = leased.map_err(|error| error.of(provider))?;
         match lease.link() {
             Some(link) => self.run(link).await,
             None => Err(FetchError::lost(provider, &"the link was closed")),

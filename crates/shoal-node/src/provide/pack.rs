@@ -204,7 +204,7 @@ fn read_file(
     if (entry.size, entry.mtime_ns) != (wanted.size, wanted.mtime_ns) {
         return Err(Refusal::SourceChanged);
     }
-    if !fill(share.folder(), &shared, place)? {
+    if !fill(share.roots().folder_of(&entry.path), &shared, place)? {
         share.withdraw(&entry.path, &shared.stat);
         return Err(Refusal::SourceChanged);
     }

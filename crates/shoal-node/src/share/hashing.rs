@@ -149,7 +149,8 @@ fn hash_one(inner: &Inner, file: &SharedFile, yielding: &Yielding) -> Option<Has
     if stop() {
         return None;
     }
-    let (open, stat) = inner.folder.open_file(&file.entry.path).ok()?;
+    let path = &file.entry.path;
+    let (open, stat) = inner.roots.folder_of(path).open_file(path).ok()?;
     if stat != file.stat {
         return None;
     }

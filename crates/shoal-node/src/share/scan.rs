@@ -15,6 +15,8 @@ use shoal_store::folder::FileStat;
 use shoal_store::partial;
 use shoal_wire::SafePath;
 
+use super::roots::Root;
+
 /// File with the rules of what is not offered.
 const IGNORE_FILE: &str = ".shoalignore";
 /// Most names in one warning about what was skipped.
@@ -36,14 +38,33 @@ pub(super) struct Scanned {
     pub(super) is_complete: bool,
 }
 
-/// Walks a folder, has each folder watched before it is read, and tells the files that are offered,
+impl Default for Scanned {
+    /// Of nothing, all is seen.
+    fn default() -> Self {
+        Self {
+            is_readable: true,
+            is_complete: true,
+        }
+    }
+}
+
+impl Scanned {
+    /// Another walk belongs to it.
+    pub(super) fn and(&mut self, other: Self) {
+        self.is_readable &= other.is_readable;
+        self.is_complete &= other.is_complete;
+    }
+}
+
+/// Walks a root, has each folder watched before it is read, and tells the files that are offered,
 /// each lot sorted by path.
 pub(super) fn scan(
-    root: &Path,
+    walked: &Root,
     hidden: bool,
     watch: impl Fn(&Path),
     mut tell: impl FnMut(&[Found]),
 ) -> Scanned {
+    let (root, is_whole) = (walked.folder.path(), walked.only.is_none());
     match std::fs::read_dir(root) {
         Err(error) if is_lasting(&error) => {
             return Scanned {
@@ -53,13 +74,18 @@ pub(super) fn scan(
         }
         Ok(_) | Err(_) => {}
     }
+    let walk = walk_builder(walked, hidden).build();
     let mut walked = Walked::default();
-    // The folder itself may be named by a link; nothing below it may.
-    watch(&root.join("."));
-    for entry in walk_builder(root, hidden).build() {
+    if is_whole {
+        // The folder itself may be named by a link; nothing below it may.
+        watch(&root.join("."));
+    }
+    for entry in walk {
         match entry {
             Ok(entry) => {
-                if entry.depth() > 0 && entry.file_type().is_some_and(|kind| kind.is_dir()) {
+                if (entry.depth() > 0 || !is_whole)
+                    && entry.file_type().is_some_and(|kind| kind.is_dir())
+                {
                     watch(entry.path());
                 }
                 walked.note(&entry, root);
@@ -96,8 +122,12 @@ fn is_below(path: &SafePath, folder: &[u8]) -> bool {
 }
 
 /// A walk under the rules of what is offered: folders, files, links and whatever else is there.
-pub(super) fn walk_builder(root: &Path, hidden: bool) -> ignore::WalkBuilder {
-    let mut walk = ignore::WalkBuilder::new(root);
+pub(super) fn walk_builder(root: &Root, hidden: bool) -> ignore::WalkBuilder {
+    let mut starts = root.starts().into_iter();
+    let mut walk = ignore::WalkBuilder::new(starts.next().unwrap_or_default());
+    for start in starts {
+        walk.add(start);
+    }
     walk.standard_filters(false)
         .hidden(!hidden)
         .follow_links(false)
@@ -213,14 +243,43 @@ impl Skipped {
 mod tests {
     use std::fs;
 
+    use shoal_store::folder::Folder;
+
     use super::*;
+
+    fn whole(path: &Path) -> Root {
+        Root {
+            folder: Folder::open(path).unwrap(),
+            only: None,
+        }
+    }
+
+    #[test]
+    fn of_a_chosen_root_only_what_was_chosen_is_offered() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("album/.raw")).unwrap();
+        for file in ["album/.raw/a", "album/b", ".note", "other"] {
+            fs::write(root.join(file), file).unwrap();
+        }
+        let chosen = Root {
+            only: Some(vec![".note".into(), "album".into()]),
+            ..whole(root)
+        };
+        let mut names = Vec::new();
+        let tell = |found: &[Found]| {
+            names.extend(found.iter().map(|(path, _)| path.to_string()));
+        };
+        scan(&chosen, true, |_| {}, tell);
+        assert_eq!(names, [".note", "album/.raw/a", "album/b"]);
+    }
 
     fn names(root: &Path, hidden: bool) -> Vec<String> {
         let mut names = Vec::new();
         let tell = |found: &[Found]| {
             names.extend(found.iter().map(|(path, _)| path.to_string()));
         };
-        let scanned = scan(root, hidden, |_| {}, tell);
+        let scanned = scan(&whole(root), hidden, |_| {}, tell);
         assert!(scanned.is_readable && scanned.is_complete);
         names
     }
@@ -266,7 +325,11 @@ mod tests {
     fn a_folder_that_is_gone_is_told_from_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         assert!(names(folder.path(), false).is_empty());
-        let scanned = scan(&folder.path().join("gone"), false, |_| {}, |_| {});
+        let gone = folder.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let root = whole(&gone);
+        fs::remove_dir(&gone).unwrap();
+        let scanned = scan(&root, false, |_| {}, |_| {});
         assert!(!scanned.is_readable && scanned.is_complete);
     }
 

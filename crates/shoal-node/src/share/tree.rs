@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use shoal_store::attributes::{Wanted, read_extras};
-use shoal_store::folder::FileStat;
+use shoal_store::folder::{FileStat, Folder};
 use shoal_store::partial::is_partial_name;
 use shoal_wire::limits::{BATCH_TARGET_BYTES, PAGE_MAX_ENTRIES};
 use shoal_wire::manifest::{EntryKind, Extras, LinkTarget, ManifestEntry};
@@ -32,8 +32,8 @@ pub struct Manifest {
 enum Place {
     /// Among the files, after this one.
     Files(Option<SafePath>),
-    /// On the walk, with what no longer fitted the page before.
-    Walk(Box<ignore::Walk>, Option<ManifestEntry>),
+    /// On the walk over the root of this number, with what no longer fitted the page before.
+    Walk(usize, Box<ignore::Walk>, Option<ManifestEntry>),
     End,
 }
 
@@ -55,17 +55,17 @@ impl Manifest {
                 let (entries, more) = self.files_after(after.as_ref());
                 self.place = match entries.last() {
                     Some(last) if more => Place::Files(Some(last.path.clone())),
-                    _ => Place::Walk(Box::new(self.walk()), None),
+                    _ => self.walk(0),
                 };
                 (entries, true)
             }
-            Place::Walk(mut walk, held) => {
-                let (entries, more) = self.walk_on(&mut walk, held);
-                let is_more = more.is_some();
-                if is_more {
-                    self.place = Place::Walk(walk, more);
-                }
-                (entries, is_more)
+            Place::Walk(root, mut walk, held) => {
+                let (entries, more) = self.walk_on((root, &mut walk), held);
+                self.place = match more {
+                    Some(more) => Place::Walk(root, walk, Some(more)),
+                    None => self.walk(root + 1),
+                };
+                (entries, !matches!(self.place, Place::End))
             }
             Place::End => (Vec::new(), false),
         }
@@ -94,7 +94,11 @@ impl Manifest {
 
     fn file(&self, file: FileEntry) -> ManifestEntry {
         let extras = self.wanted.any().then(|| {
-            let opened = self.share.folder().open_file(&file.path);
+            let opened = self
+                .share
+                .roots()
+                .folder_of(&file.path)
+                .open_file(&file.path);
             opened.map_or_else(
                 |_| Extras::default(),
                 |(open, _)| read_extras(open, self.wanted),
@@ -112,27 +116,33 @@ impl Manifest {
         }
     }
 
-    fn walk(&self) -> ignore::Walk {
-        let root = self.share.folder().path().to_owned();
-        let below = self.folder.as_ref().map(|folder| full_path(&root, folder));
-        let mut builder = walk_builder(&root, self.share.inner.hidden);
+    fn walk(&self, number: usize) -> Place {
+        let Some(root) = self.share.roots().each().get(number) else {
+            return Place::End;
+        };
+        let path = root.folder.path();
+        let below = self.folder.as_ref().map(|folder| full_path(path, folder));
+        let mut builder = walk_builder(root, self.share.inner.hidden);
         builder.filter_entry(move |entry| {
             let path = entry.path();
             let is_related = |below: &PathBuf| path.starts_with(below) || below.starts_with(path);
             !is_partial_name(entry.file_name().as_bytes()) && below.as_ref().is_none_or(is_related)
         });
-        builder.build()
+        Place::Walk(number, Box::new(builder.build()), None)
     }
 
     /// Goes on until a page is full: then the entry that no longer fitted comes back too.
     fn walk_on(
         &self,
-        walk: &mut ignore::Walk,
+        (root, walk): (usize, &mut ignore::Walk),
         held: Option<ManifestEntry>,
     ) -> (Vec<ManifestEntry>, Option<ManifestEntry>) {
         let mut bytes = 0;
         let mut entries = Vec::new();
-        let rest = walk.flatten().filter_map(|entry| self.walked(&entry));
+        let folder = &self.share.roots().each()[root].folder;
+        let rest = walk
+            .flatten()
+            .filter_map(|entry| self.walked(folder, &entry));
         for entry in held.into_iter().chain(rest) {
             bytes += size_of(&entry);
             if entries.len() == PAGE_MAX_ENTRIES
@@ -145,12 +155,12 @@ impl Manifest {
         (entries, None)
     }
 
-    fn walked(&self, entry: &ignore::DirEntry) -> Option<ManifestEntry> {
+    fn walked(&self, root: &Folder, entry: &ignore::DirEntry) -> Option<ManifestEntry> {
         let kind = entry.file_type()?;
         if !kind.is_dir() && !kind.is_symlink() {
             return None;
         }
-        let relative = entry.path().strip_prefix(self.share.folder().path()).ok()?;
+        let relative = entry.path().strip_prefix(root.path()).ok()?;
         let path = SafePath::new(relative.as_os_str().as_bytes()).ok()?;
         if let Some(folder) = &self.folder
             && path != *folder
@@ -161,7 +171,7 @@ impl Manifest {
         let stat = FileStat::from(&entry.metadata().ok()?);
         let (kind, extras) = if kind.is_dir() {
             let extras = || {
-                let opened = self.share.folder().subfolder(&path).ok()?;
+                let opened = root.subfolder(&path).ok()?;
                 Some(opened.extras(self.wanted))
             };
             (EntryKind::Folder, self.wanted.any().then(extras).flatten())

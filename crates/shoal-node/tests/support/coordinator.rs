@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use shoal_link::{Endpoint, Identity, Link, Protocol};
 use shoal_node::peer::{Peer, PeerOptions};
 use shoal_node::requests::{RequestError, request};
-use shoal_node::share::{Share, ShareOptions};
+use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::LimitSettings;
@@ -40,7 +40,7 @@ impl Club {
         let own = endpoint(&[Protocol::Transfer]).await;
         let index = Index::open(&root.path().join("index")).await;
         let share = ShareOptions {
-            folder: Folder::open(&files).expect("a folder"),
+            roots: Roots::whole(Folder::open(&files).expect("a folder")),
             hidden: false,
         };
         let share = Share::start(share, index.expect("an index"), &tasks);

@@ -8,7 +8,7 @@ use shoal_link::{Endpoint, Identity, Link, Protocol, Stream};
 use shoal_node::fetch::Source;
 use shoal_node::provide::{Asker, Permission, Provide};
 use shoal_node::requests::{Handler, serve_streams};
-use shoal_node::share::{Share, ShareOptions};
+use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::Transfers;
 use shoal_store::folder::Folder;
@@ -39,7 +39,7 @@ impl Sharing {
         let (tasks, server) = (Tasks::new(), Identity::generate());
         let index = Index::open(&root.path().join("index")).await;
         let options = ShareOptions {
-            folder: Folder::open(&files).expect("a folder"),
+            roots: Roots::whole(Folder::open(&files).expect("a folder")),
             hidden: false,
         };
         let share = Share::start(options, index.expect("an index"), &tasks);

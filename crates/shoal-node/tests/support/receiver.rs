@@ -82,7 +82,7 @@ impl Receiver {
             source,
             remote: Some(path(remote)),
             folder: Folder::open(&self.folder()).expect("a folder"),
-            target: path(remote),
+            target: Some(path(remote)),
             options,
             transfer: self
                 .transfers

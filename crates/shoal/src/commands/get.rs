@@ -201,7 +201,7 @@ impl Getting<'_> {
     }
 
     async fn fetch_tree(&self, tree: TreeJob, tell: &mpsc::Sender<Told>) {
-        let target = tree.target.clone();
+        let target = tree.transfer.snapshot().path;
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
         let fetching = self.fetcher.fetch_tree(tree, events);
         let telling = async {
@@ -261,7 +261,7 @@ impl Getting<'_> {
             source: tree.source,
             remote: Some(tree.remote),
             folder: self.folder.clone(),
-            target: tree.target,
+            target: Some(tree.target),
             options: self.options.clone(),
             transfers: self.transfers.clone(),
         }

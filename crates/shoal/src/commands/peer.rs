@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use serde_json::json;
 use shoal_link::Protocol;
 use shoal_node::peer::{Event, Peer, PeerOptions};
-use shoal_node::share::{Share, ShareOptions};
+use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::Transfers;
@@ -40,7 +40,14 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
     let hidden = arguments.hidden;
     let options = PeerOptions {
-        share: Share::start(ShareOptions { folder, hidden }, index, &tasks),
+        share: Share::start(
+            ShareOptions {
+                roots: Roots::whole(folder),
+                hidden,
+            },
+            index,
+            &tasks,
+        ),
         endpoint,
         server: server.clone(),
         name: name.clone(),

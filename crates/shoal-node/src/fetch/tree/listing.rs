@@ -86,7 +86,8 @@ impl Tree<'_> {
     ) -> Result<Ending, FetchError> {
         let mut hand_out = HandOut::new(packs, large);
         let mut ending = Ending::default();
-        let is_fresh = !self.job.folder.exists(&self.job.target);
+        let target = self.job.target.as_ref();
+        let is_fresh = target.is_some_and(|target| !self.job.folder.exists(target));
         let mut stream = self.ask_manifest(link).await?;
         loop {
             let (entries, more) = self.hear_page(&mut stream).await?;
@@ -169,10 +170,13 @@ impl Tree<'_> {
                 Some(remote) => Some(entry.path.below(remote)),
                 None => Some(Some(entry.path.clone())),
             };
-            let target = match &below {
-                None => Ok(self.job.target.clone()),
-                Some(Some(below)) => self.job.target.join(below),
-                Some(None) => {
+            let target = match (&self.job.target, &below) {
+                (Some(target), None) => Ok(target.clone()),
+                (Some(target), Some(Some(below))) => target.join(below),
+                (None, Some(Some(below))) => Ok(below.clone()),
+                // The folder itself is the receiver's own.
+                (None, None) => continue,
+                (_, Some(None)) => {
                     let what = "an entry outside the folder that was asked for";
                     return Err(FetchError::misbehaved(&self.job.source.provider, what));
                 }

@@ -1,0 +1,284 @@
+//! An offer: what one person sends to those who have its code or ticket, for as long as it waits.
+//!
+//! The offer owns a secret, perhaps a code, and the visits of receivers. A receiver is let in by
+//! the secret of a ticket; a code leads to a ticket that is good for that one node. A visit lasts
+//! as long as the stream on which the receiver asked to be let in; while it does, requests for
+//! files on the same link are answered, all others are denied. What happens is told as
+//! [`OfferEvent`]s.
+
+mod codes;
+mod visits;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shoal_link::{Endpoint, LivePath};
+use shoal_wire::message::Addresses;
+use shoal_wire::offer::Via;
+use shoal_wire::{Code, NodeId, NodeName, OfferSecret, OfferTicket};
+use tokio::sync::{broadcast, oneshot};
+
+use self::codes::Guesses;
+use crate::session::own_addresses;
+use crate::share::Share;
+use crate::tasks::Tasks;
+use crate::throttle::Throttle;
+
+pub use codes::CodeStop;
+pub use visits::{Visit, VisitState};
+
+/// Events that a slow listener may be behind; older ones are dropped for it.
+const EVENTS_KEPT: usize = 256;
+/// Nodes that may hold a ticket by code at once: each is some tens of bytes.
+const CODE_HOLDERS_MAX: usize = 1024;
+/// Visits that are remembered; those that are over are forgotten first.
+const VISITS_KEPT: usize = 256;
+
+/// What an offer is made from.
+#[derive(Debug)]
+pub struct OfferOptions {
+    /// The socket of this node, which accepts transfers.
+    pub endpoint: Endpoint,
+    /// What is offered.
+    pub share: Share,
+    /// The name to show to receivers.
+    pub name: NodeName,
+    /// The limits that all its transfers keep to.
+    pub throttle: Throttle,
+    /// Whether each receiver waits for [`Offer::decide`].
+    pub asks: bool,
+    /// After how many receivers have everything it is over.
+    pub receivers: Option<u32>,
+    /// How long it lasts.
+    pub lifetime: Duration,
+    /// The branch on which it runs.
+    pub tasks: Tasks,
+}
+
+/// What happens to an offer.
+#[derive(Debug, Clone)]
+pub enum OfferEvent {
+    /// It has a code, or another one than before.
+    Code(Code),
+    /// The server is out of reach: no code leads here until it is back.
+    ServerLost {
+        /// Why.
+        reason: String,
+    },
+    /// Somebody tried another code.
+    WrongCode {
+        /// How many more wrong ones burn it.
+        left: u32,
+    },
+    /// Too many wrong codes: no code leads here any more, tickets do.
+    CodeBurnt,
+    /// A receiver waits to be let in.
+    Knocked(VisitId, Arc<Visit>),
+    /// A receiver was let in.
+    Opened(Arc<Visit>),
+    /// A receiver has everything that it wanted.
+    Finished(Arc<Visit>),
+    /// A receiver is gone.
+    Left(Arc<Visit>),
+    /// As many receivers as were wanted have everything.
+    Over,
+}
+
+/// The number of a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VisitId(u64);
+
+/// A running offer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: Endpoint,
+    share: Share,
+    name: NodeName,
+    throttle: Throttle,
+    asks: bool,
+    receivers: Option<u32>,
+    expires_at_s: u64,
+    tasks: Tasks,
+    events: broadcast::Sender<OfferEvent>,
+    issued: Mutex<Issued>,
+}
+
+/// What was given out, and who came.
+#[derive(Debug)]
+struct Issued {
+    /// Of the ticket that anyone may use; `None` once it is revoked.
+    secret: Option<OfferSecret>,
+    /// Of tickets that one node may use.
+    of_nodes: BTreeMap<NodeId, OfferSecret>,
+    code: Option<Code>,
+    guesses: Guesses,
+    via: Option<Via>,
+    next_visit: u64,
+    visits: BTreeMap<VisitId, Arc<Visit>>,
+    waiting: BTreeMap<VisitId, oneshot::Sender<bool>>,
+    finished: BTreeSet<NodeId>,
+}
+
+impl Offer {
+    /// Starts to offer: from now on the holders of its ticket may come.
+    pub fn start(options: OfferOptions) -> (Self, broadcast::Receiver<OfferEvent>) {
+        let expires_at_s = now_s().saturating_add(options.lifetime.as_secs());
+        let shared = Arc::new(Shared {
+            endpoint: options.endpoint,
+            share: options.share,
+            name: options.name,
+            throttle: options.throttle,
+            asks: options.asks,
+            receivers: options.receivers,
+            expires_at_s,
+            tasks: options.tasks,
+            events: broadcast::Sender::new(EVENTS_KEPT),
+            issued: Mutex::new(Issued {
+                secret: Some(new_secret()),
+                of_nodes: BTreeMap::new(),
+                code: None,
+                guesses: Guesses::default(),
+                via: None,
+                next_visit: 0,
+                visits: BTreeMap::new(),
+                waiting: BTreeMap::new(),
+                finished: BTreeSet::new(),
+            }),
+        });
+        let events = shared.events.subscribe();
+        let tasks = shared.tasks.clone();
+        tasks.spawn(visits::accept(Arc::clone(&shared)));
+        (Self { shared }, events)
+    }
+
+    /// The ticket that anyone may use; `None` once it is revoked.
+    pub fn ticket(&self) -> Option<OfferTicket> {
+        let secret = self.shared.issued().secret?;
+        Some(self.shared.ticket(secret))
+    }
+
+    /// From now on tickets name this server as another way here.
+    pub fn reached_via(&self, via: Via) {
+        self.shared.issued().via = Some(via);
+    }
+
+    /// Lets a waiting receiver in, or not.
+    pub fn decide(&self, visit: VisitId, admits: bool) {
+        if let Some(waiting) = self.shared.issued().waiting.remove(&visit) {
+            // It may have left meanwhile.
+            let _ = waiting.send(admits);
+        }
+    }
+
+    /// Code and tickets lead here no more; who was let in stays.
+    pub fn revoke(&self) {
+        let mut issued = self.shared.issued();
+        issued.secret = None;
+        issued.code = None;
+        issued.of_nodes.clear();
+    }
+
+    /// Every visit that is remembered, oldest first.
+    pub fn visits(&self) -> Vec<Arc<Visit>> {
+        self.shared.issued().visits.values().cloned().collect()
+    }
+
+    /// How many receivers have everything.
+    pub fn finished(&self) -> usize {
+        self.shared.issued().finished.len()
+    }
+}
+
+impl Shared {
+    fn issued(&self) -> MutexGuard<'_, Issued> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: OfferEvent) {
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    fn ticket(&self, secret: OfferSecret) -> OfferTicket {
+        let via = self.issued().via.clone();
+        OfferTicket {
+            sender: self.endpoint.node_id(),
+            secret,
+            addresses: self.addresses(via.as_ref()),
+            via,
+            expires_at_s: self.expires_at_s,
+        }
+    }
+
+    /// Where this node may be reached now; asked each time, because machines move.
+    fn addresses(&self, via: Option<&Via>) -> Addresses {
+        let server = via.and_then(|via| via.addresses.first().copied());
+        own_addresses(server, self.endpoint.local_addr().port())
+    }
+
+    fn is_over(&self) -> bool {
+        now_s() >= self.expires_at_s
+    }
+
+    /// Whether `node` may come with this secret.
+    fn admits(&self, node: NodeId, secret: &OfferSecret) -> bool {
+        let issued = self.issued();
+        let of_all = issued.secret.as_ref() == Some(secret);
+        let of_node = issued.of_nodes.get(&node) == Some(secret);
+        of_all || of_node
+    }
+
+    /// Whether `node` is one receiver too many.
+    fn is_enough_for(&self, node: NodeId) -> bool {
+        let issued = self.issued();
+        let enough = |receivers: u32| issued.finished.len() >= receivers as usize;
+        self.receivers.is_some_and(enough) && !issued.finished.contains(&node)
+    }
+}
+
+impl Issued {
+    /// A secret for one node that has proven the code.
+    fn issue(&mut self, node: NodeId) -> OfferSecret {
+        if self.of_nodes.len() >= CODE_HOLDERS_MAX {
+            self.of_nodes.pop_first();
+        }
+        *self.of_nodes.entry(node).or_insert_with(new_secret)
+    }
+
+    fn enter(&mut self, visit: &Arc<Visit>) -> VisitId {
+        self.next_visit += 1;
+        let id = VisitId(self.next_visit);
+        self.visits.insert(id, Arc::clone(visit));
+        while self.visits.len() > VISITS_KEPT {
+            let past = self.visits.iter().find(|(_, visit)| !visit.is_open());
+            let Some(past) = past.map(|(id, _)| *id) else {
+                break;
+            };
+            self.visits.remove(&past);
+        }
+        id
+    }
+}
+
+/// How a visit's link goes, for those who tell of it.
+impl Visit {
+    /// The path, live.
+    pub fn path(&self) -> LivePath {
+        self.link().path()
+    }
+}
+
+fn new_secret() -> OfferSecret {
+    OfferSecret::new(rand::random())
+}
+
+fn now_s() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |time| time.as_secs())
+}
