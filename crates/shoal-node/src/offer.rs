@@ -256,7 +256,7 @@ impl Issued {
         let id = VisitId(self.next_visit);
         self.visits.insert(id, Arc::clone(visit));
         while self.visits.len() > VISITS_KEPT {
-            let past = self.visits.iter().find(|(_, visit)| !visit.is_open());
+            let past = self.visits.iter().find(|(_, visit)| !visit.is_there());
             let Some(past) = past.map(|(id, _)| *id) else {
                 break;
             };

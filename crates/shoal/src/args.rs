@@ -6,9 +6,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
+use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::{JoinTicket, NodeName};
 
 use crate::limits::{ChangeArguments, LimitArguments};
@@ -43,6 +45,21 @@ pub(crate) enum Command {
     /// On a terminal it gives a prompt; without one it runs until SIGTERM.
     #[command(after_help = PEER_EXAMPLES)]
     Peer(PeerArguments),
+    /// Sends files or folders to somebody who gets a code or a ticket from you.
+    ///
+    /// Prints both at once, before anything is read, and waits: receivers come and go, each goes on
+    /// where it stopped, until you end it or it expires. Nothing is copied anywhere: receivers fetch
+    /// from your files, directly where the networks allow it, verified and encrypted end to end.
+    #[command(after_help = SEND_EXAMPLES)]
+    Send(SendArguments),
+    /// Receives what somebody sends: by a code, or by a ticket.
+    ///
+    /// Shows what there is and asks. An interrupted one goes on where it stopped when the same
+    /// command runs again while the sender still waits. The code is asked for where none is given;
+    /// it may also come from SHOAL_CODE or the first line of standard input, so that it stands in
+    /// no list of processes.
+    #[command(after_help = RECEIVE_EXAMPLES)]
+    Receive(ReceiveArguments),
     /// Lists what peers offer: all connected peers, or the files of one.
     #[command(after_help = "Examples:\n  shoal ls\n  shoal ls anna\n  shoal ls anna:photos/2024")]
     Ls {
@@ -149,6 +166,23 @@ const GET_EXAMPLES: &str = "Examples:
   shoal get anna:disk.img --range 0-999999       the first megabyte, verified like the whole
   shoal get anna:app.log --range -64k -o end.log the last 64,000 bytes
   shoal get data.bin --json | jq .               progress as JSON lines";
+
+const SEND_EXAMPLES: &str = "Examples:
+  shoal send report.pdf                          says a code like 7-tidal-anchor
+  shoal send photos/ notes.txt --once            ends after the first receiver
+  shoal send disk.img --ask --expires 1h         each receiver needs your yes
+  shoal send report.pdf --qr                     the ticket as a picture, too
+  tar c src | shoal send - --name src.tar        what comes from standard input
+  shoal send data/ --json | jq .                 what happens as JSON lines
+
+While it waits on a terminal: 'revoke' ends code and ticket (who is in stays), 'quit' ends it.";
+
+const RECEIVE_EXAMPLES: &str = "Examples:
+  shoal receive                                  asks for the code
+  shoal receive 7-tidal-anchor -o ~/Downloads
+  SHOAL_CODE=7-tidal-anchor shoal receive -y     without a question
+  shoal receive shoalsend1… --include '*.jpg'    by ticket; needs no server
+  shoal receive 7-tidal-anchor -o - | tar x      one file, to standard output";
 
 const CTL_EXAMPLES: &str = "Examples:
   shoal ctl peers
@@ -319,6 +353,101 @@ pub(crate) struct GetArguments {
     pub(crate) joined: JoinedArguments,
 }
 
+/// `shoal send`.
+#[derive(Debug, Args)]
+pub(crate) struct SendArguments {
+    /// Files and folders, each under its own name; '-' for standard input.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The name under which standard input is sent.
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    pub(crate) name: String,
+    /// The name that receivers see; remembered for this machine by 'shoal peer --name'.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) own_name: Option<NodeName>,
+    /// Ends once one receiver has everything.
+    #[arg(long, conflicts_with = "receivers")]
+    pub(crate) once: bool,
+    /// Ends once so many receivers have everything.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) receivers: Option<u32>,
+    /// How long it waits: 90s, 30m, 1h, 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = lifetime)]
+    pub(crate) expires: Duration,
+    /// Asks before each receiver is let in.
+    #[arg(long)]
+    pub(crate) ask: bool,
+    /// Shows the ticket as a QR code too.
+    #[arg(long)]
+    pub(crate) qr: bool,
+    /// UDP port to be reached at; 0 takes any free one.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) limits: LimitArguments,
+    #[command(flatten)]
+    pub(crate) joined: JoinedArguments,
+}
+
+/// `shoal receive`.
+#[derive(Debug, Args)]
+pub(crate) struct ReceiveArguments {
+    /// The code or ticket that the sender gave you.
+    #[arg(value_name = "CODE|TICKET", env = "SHOAL_CODE", hide_env_values = true)]
+    pub(crate) from: Option<String>,
+    /// Folder to put it in; '-' writes a single file to standard output.
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output_dir: PathBuf,
+    /// Takes it without asking.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Takes only what fits: '*.jpg' by name, 'raw/**' by path; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leaves out what fits; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Replaces different files that are already there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Makes symbolic links as they are at the sender; they are never followed.
+    #[arg(long)]
+    pub(crate) links: bool,
+    /// The name that the sender sees.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) own_name: Option<NodeName>,
+    /// Receives no faster than this, in bytes per second: 500k, 10M, 1.5MB/s, unlimited.
+    #[arg(
+        long,
+        value_name = "RATE[@HOURS]",
+        env = "SHOAL_DOWN",
+        value_delimiter = ','
+    )]
+    pub(crate) down: Vec<Rule>,
+    #[command(flatten)]
+    pub(crate) joined: JoinedArguments,
+}
+
+/// Longest time that an offer may wait: a mailbox is not kept longer.
+const LIFETIME_MAX: Duration = Duration::from_secs(MAILBOX_MAX_S as u64);
+
+/// A time as people write it: `90s`, `30m`, `1h`, `7d`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let wrong = || "give a number and s, m, h or d, for example 30m or 1h, at most 7d".to_owned();
+    let unit_s = match text.bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        Some(b'd') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let length = Duration::from_secs(count.saturating_mul(unit_s));
+    (!length.is_zero() && length <= LIFETIME_MAX)
+        .then_some(length)
+        .ok_or_else(wrong)
+}
+
 /// What `shoal ctl` orders.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Order {
@@ -406,6 +535,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_is_a_number_and_a_unit() {
+        assert_eq!(lifetime("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(lifetime("7d"), Ok(LIFETIME_MAX));
+        for wrong in [
+            "",
+            "1",
+            "h",
+            "8d",
+            "0s",
+            "1.5h",
+            "é",
+            "99999999999999999999d",
+        ] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

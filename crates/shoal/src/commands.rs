@@ -8,6 +8,8 @@ pub(crate) mod list;
 pub(crate) mod moves;
 mod pages;
 pub(crate) mod peer;
+mod receive;
+mod send;
 mod server;
 pub(crate) mod status;
 
@@ -20,6 +22,8 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<(), Failure
     match command {
         Command::Server(arguments) => server::run(arguments, output).await,
         Command::Peer(arguments) => peer::run(arguments, output).await,
+        Command::Send(arguments) => send::run(arguments, output).await,
+        Command::Receive(arguments) => receive::run(arguments, output).await,
         Command::Ls { place, joined } => list::list(place, &joined, output).await,
         Command::Search {
             text,

@@ -102,9 +102,14 @@ pub(crate) fn code_of(refusal: Refusal) -> Code {
     match refusal {
         Refusal::NotFound | Refusal::PeerNotConnected => Code::NotFound,
         Refusal::Ambiguous => Code::Ambiguous,
-        Refusal::Denied | Refusal::NotGranted | Refusal::GrantExpired | Refusal::QuotaExceeded => {
-            Code::Refused
-        }
+        Refusal::Denied
+        | Refusal::NotGranted
+        | Refusal::GrantExpired
+        | Refusal::QuotaExceeded
+        | Refusal::WrongCode
+        | Refusal::CodeBurnt
+        | Refusal::Declined
+        | Refusal::OfferOver => Code::Refused,
         Refusal::IdentityInUse | Refusal::WrongIdentity => Code::Trust,
         Refusal::TargetExists => Code::TargetExists,
         Refusal::NoSpace => Code::NoSpace,

@@ -12,6 +12,7 @@ mod limits;
 mod output;
 mod prompt;
 mod range;
+mod typed;
 
 use std::process::ExitCode;
 

@@ -30,6 +30,7 @@ const EVENTS_VERSION: u32 = 1;
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     json: bool,
+    is_quiet: bool,
     bars: Arc<indicatif::MultiProgress>,
 }
 
@@ -38,7 +39,16 @@ impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
+            is_quiet: false,
             bars: Arc::default(),
+        }
+    }
+
+    /// The same for failures and warnings; results, remarks and progress are left out.
+    pub(crate) fn quiet(&self) -> Self {
+        Self {
+            is_quiet: true,
+            ..self.clone()
         }
     }
 
@@ -56,7 +66,7 @@ impl Output {
     pub(crate) fn event(&self, name: &str, fields: impl Serialize, text: impl FnOnce() -> String) {
         if self.json {
             self.emit(name, &fields);
-        } else {
+        } else if !self.is_quiet {
             let text = text();
             self.bars.suspend(|| line_out(&text));
         }

@@ -174,7 +174,7 @@ impl FetchError {
     }
 
     /// Whether the same source may do better in a moment.
-    pub(super) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         matches!(
             self,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Stalled { .. }

@@ -23,7 +23,7 @@ use shoal_store::attributes::{NotKept, Wanted, apply_extras};
 use shoal_store::folder::Folder;
 use shoal_store::staging::Staging;
 use shoal_wire::SafePath;
-use shoal_wire::manifest::Extras;
+use shoal_wire::manifest::{EntryKind, Extras};
 use shoal_wire::message::Provider;
 use tokio::sync::mpsc;
 
@@ -47,8 +47,8 @@ const PACKS_STAGED: usize = 64;
 /// Names that would collide elsewhere that are warned of one by one.
 const TWINS_NAMED: u64 = 3;
 
-/// Chooses entries by their path below the folder that is fetched.
-pub type Choose = Arc<dyn Fn(&SafePath) -> bool + Send + Sync>;
+/// Chooses entries by their path below the folder that is fetched, and by what they are.
+pub type Choose = Arc<dyn Fn(&SafePath, &EntryKind) -> bool + Send + Sync>;
 
 /// How a folder is fetched.
 #[derive(Clone)]

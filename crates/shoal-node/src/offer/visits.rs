@@ -81,7 +81,8 @@ impl Visit {
         &self.link
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    /// Whether its link lives.
+    pub fn is_there(&self) -> bool {
         self.link.close_reason().is_none()
     }
 

@@ -152,7 +152,8 @@ impl Walked {
         };
         let relative = relative.as_os_str().as_bytes();
         let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-        if (is_folder || entry.depth() == 0)
+        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+        if (is_folder || entry.depth() == 0 && !is_file)
             && let Err(error) = check_rules(entry.path())
         {
             self.failed(Some(&error));
@@ -161,7 +162,6 @@ impl Walked {
             self.skipped.count(what);
             self.unruled.push(relative.to_owned());
         }
-        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
         if !is_file || entry.file_name() == IGNORE_FILE {
             return;
         }

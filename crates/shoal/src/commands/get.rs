@@ -1,7 +1,7 @@
 //! `shoal get`: fetches files and folders directly from the peers that have them.
 
-mod choose;
-mod course;
+pub(crate) mod choose;
+pub(crate) mod course;
 mod slice;
 
 use std::time::Duration;
@@ -290,7 +290,7 @@ impl Getting<'_> {
     }
 }
 
-fn interrupted() -> Failure {
+pub(crate) fn interrupted() -> Failure {
     Failure::new(
         Code::Interrupted,
         "interrupted: run the same command again to go on",

@@ -15,6 +15,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Most names of sources on the bar.
 const SOURCES_SHOWN: usize = 3;
 
+/// What a bar looks like.
+const TEMPLATE: &str = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+
 /// What there is to show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Standing {
@@ -49,14 +52,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins with nothing shown.
     pub(crate) fn start(output: &Output) -> Self {
-        let bar = output.shows_bars().then(|| {
-            let bar = output.bars.add(ProgressBar::new(0));
-            let template = "{bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("━━─"));
-            }
-            bar
-        });
+        let bar = output.shows_bars().then(|| plain_bar(output));
         Self {
             output: output.clone(),
             bar,
@@ -122,6 +118,15 @@ fn paths(standing: &Standing) -> Vec<Value> {
             route
         })
         .collect()
+}
+
+/// A bar that only its owner moves, below those that are there.
+pub(crate) fn plain_bar(output: &Output) -> ProgressBar {
+    let bar = output.bars.add(ProgressBar::new(0));
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+    bar
 }
 
 /// How a transfer travels, for programs.

@@ -183,9 +183,8 @@ impl Tree<'_> {
             };
             let below = below.flatten();
             let choose = self.job.options.choose.as_ref();
-            // Folders are kept as what they hold is chosen.
             let is_chosen = match (choose, &below) {
-                (Some(choose), Some(below)) => entry.kind == EntryKind::Folder || choose(below),
+                (Some(choose), Some(below)) => choose(below, &entry.kind),
                 (Some(_), None) | (None, _) => true,
             };
             // A path that gets too long here cannot be kept; its file fails when it is asked for.

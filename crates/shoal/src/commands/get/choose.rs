@@ -11,6 +11,7 @@ use std::sync::Arc;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use shoal_node::fetch::Choose;
 use shoal_wire::SafePath;
+use shoal_wire::manifest::EntryKind;
 
 use crate::exit::{Code, Failure};
 
@@ -21,14 +22,15 @@ struct Patterns {
 }
 
 /// The choice that the patterns make; `None` where there are none.
-pub(super) fn choice(include: &[String], exclude: &[String]) -> Result<Option<Choose>, Failure> {
+pub(crate) fn choice(include: &[String], exclude: &[String]) -> Result<Option<Choose>, Failure> {
     if include.is_empty() && exclude.is_empty() {
         return Ok(None);
     }
     let takes_all = include.is_empty();
     let (include, exclude) = (Patterns::new(include)?, Patterns::new(exclude)?);
-    Ok(Some(Arc::new(move |path| {
-        (takes_all || include.fit(path)) && !exclude.fit(path)
+    Ok(Some(Arc::new(move |path, kind| {
+        // Folders are kept as what they hold is chosen.
+        *kind == EntryKind::Folder || (takes_all || include.fit(path)) && !exclude.fit(path)
     })))
 }
 
@@ -71,17 +73,23 @@ fn malformed(error: &globset::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use shoal_wire::FileSize;
+
     use super::*;
 
     fn chosen(include: &[&str], exclude: &[&str]) -> Vec<&'static str> {
         let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let choose = choice(&texts(include), &texts(exclude)).ok().flatten();
+        let file = EntryKind::File {
+            size: FileSize::new(1).unwrap(),
+            hash: None,
+        };
         let all = ["a.jpg", "raw/b.jpg", "raw/deep/c.png", "notes.txt"];
         all.into_iter()
             .filter(|path| {
                 choose
                     .as_ref()
-                    .is_none_or(|choose| choose(&path.parse().unwrap()))
+                    .is_none_or(|choose| choose(&path.parse().unwrap(), &file))
             })
             .collect()
     }

@@ -23,7 +23,7 @@ const LINES_MAX: usize = 20;
 const FAILURES_NAMED: u64 = 20;
 
 /// What a command has fetched so far.
-pub(super) struct Course {
+pub(crate) struct Course {
     output: Output,
     folder: String,
     sources: Vec<NodeName>,
@@ -39,6 +39,8 @@ pub(super) struct Course {
     fetched: u64,
     up_to_date: u64,
     failed: u64,
+    /// Of the files that are there, fetched or not.
+    there_bytes: u64,
     planned: BTreeMap<&'static str, (u64, u64)>,
     lost: BTreeMap<Lost, u64>,
     first_failure: Option<Failure>,
@@ -63,7 +65,7 @@ impl Moved {
 }
 
 impl Course {
-    pub(super) fn new(planned: &[Planned], folder: String, output: &Output) -> Self {
+    pub(crate) fn new(planned: &[Planned], folder: String, output: &Output) -> Self {
         let mut sources: Vec<NodeName> = Vec::new();
         let (mut files, mut total_bytes) = (0, 0);
         for item in planned {
@@ -94,29 +96,39 @@ impl Course {
             fetched: 0,
             up_to_date: 0,
             failed: 0,
+            there_bytes: 0,
             planned: BTreeMap::new(),
             lost: BTreeMap::new(),
             first_failure: None,
         }
     }
 
+    /// Of what one sender offers, in one or several trees.
+    pub(crate) fn of_offer(sender: &NodeName, folder: String, output: &Output) -> Self {
+        Self {
+            sources: vec![sender.clone()],
+            has_trees: true,
+            ..Self::new(&[], folder, output)
+        }
+    }
+
     /// Of its one file only a range is fetched, which takes this much, in bytes.
-    pub(super) fn narrowed(&mut self, moved_bytes: u64) {
+    pub(crate) fn narrowed(&mut self, moved_bytes: u64) {
         self.is_range = true;
         self.total_bytes = moved_bytes;
     }
 
     /// A transfer counts from now on.
-    pub(super) fn began(&mut self, transfer: Transfer) {
+    pub(crate) fn began(&mut self, transfer: Transfer) {
         self.transfers.push(transfer);
     }
 
     /// Asks everything under way to stop.
-    pub(super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.transfers.iter().for_each(Transfer::cancel);
     }
 
-    pub(super) fn standing(&mut self) -> Standing {
+    pub(crate) fn standing(&mut self) -> Standing {
         self.fold_ended();
         let mut now = self.past;
         let mut routes: Vec<(NodeName, LivePath)> = Vec::new();
@@ -154,7 +166,7 @@ impl Course {
     }
 
     /// Something happened in a folder.
-    pub(super) fn happened(&mut self, event: TreeEvent) {
+    pub(crate) fn happened(&mut self, event: TreeEvent) {
         match event {
             TreeEvent::Listed { files, bytes } => {
                 self.files += files;
@@ -192,14 +204,24 @@ impl Course {
         });
     }
 
+    /// How many files are there, and what they add up to, in bytes.
+    pub(crate) fn there(&self) -> (u64, u64) {
+        (self.fetched + self.up_to_date, self.there_bytes)
+    }
+
+    /// Whether nothing failed so far.
+    pub(crate) fn has_all(&self) -> bool {
+        self.failed == 0
+    }
+
     /// A folder was not fetched to its end.
-    pub(super) fn broke_off(&mut self, target: &SafePath, error: &FetchError) {
+    pub(crate) fn broke_off(&mut self, target: &SafePath, error: &FetchError) {
         self.files += 1;
         self.file_failed(target, Failure::from(error));
     }
 
     /// A file is over.
-    pub(super) fn ended(&mut self, target: &SafePath, result: &Result<Fetched, FetchError>) {
+    pub(crate) fn ended(&mut self, target: &SafePath, result: &Result<Fetched, FetchError>) {
         let fetched = match result {
             Ok(fetched) => fetched,
             Err(error) => return self.file_failed(target, Failure::from(error)),
@@ -212,6 +234,7 @@ impl Course {
             Outcome::Fetched(_) => &mut self.fetched,
             Outcome::UpToDate(_) => &mut self.up_to_date,
         } += 1;
+        self.there_bytes += fetched.total_bytes;
         // Not even put together where nobody reads it: there may be a million of them.
         if self.output.is_json() {
             let fields = json!({
@@ -258,7 +281,7 @@ impl Course {
     }
 
     /// Says what became of it all.
-    pub(super) fn conclude(mut self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
+    pub(crate) fn conclude(mut self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
         self.fold_ended();
         self.show_lines();
         self.show_lost();
@@ -295,7 +318,7 @@ impl Course {
     }
 
     /// Says what a dry run found, and whether it would fit.
-    pub(super) fn conclude_dry(self, free_bytes: Option<u64>) -> Result<(), Failure> {
+    pub(crate) fn conclude_dry(self, free_bytes: Option<u64>) -> Result<(), Failure> {
         self.show_lost();
         let of = |word| self.planned.get(word).copied().unwrap_or_default();
         let (fetch, replace) = (of("fetch"), of("replace"));

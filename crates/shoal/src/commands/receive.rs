@@ -1,0 +1,391 @@
+//! `shoal receive`: takes what somebody sends, by code or by ticket.
+
+mod accepting;
+mod listing;
+mod whence;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use shoal_node::fetch::{
+    FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob, TreeOptions,
+};
+use shoal_node::state::StateDir;
+use shoal_node::tasks::Tasks;
+use shoal_node::throttle::{LimitSettings, Throttle};
+use shoal_node::transfers::{Direction, Transfers};
+use shoal_store::folder::Folder;
+use shoal_wire::message::Provider;
+use shoal_wire::{FileEntry, FileSize, NodeName, OfferTicket, Refusal, SafePath};
+use tokio::sync::mpsc;
+
+use self::accepting::{Accepted, Placement};
+use self::listing::Listing;
+use super::get::choose::choice;
+use super::get::course::Course;
+use super::get::interrupted;
+use crate::args::ReceiveArguments;
+use crate::connect::{node_name, open_endpoint};
+use crate::exit::{Code, Failure};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::output::progress::{Progress, route_fields};
+
+/// Time between two looks at the counters.
+const TICK: Duration = Duration::from_millis(100);
+/// How long disk work may take to end after the last transfer.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// Events that may wait to be told: what is printed holds a fetch up, not the memory.
+const EVENTS_WAITING: usize = 1024;
+/// How long a sender that was lost is tried to be reached again while nothing comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Wait between two tries.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs the command.
+pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let state = StateDir::open(arguments.joined.state_dir.as_deref(), "peer")?;
+    let settings = state.settings()?;
+    let name = node_name(arguments.own_name.clone(), &settings);
+    let endpoint = open_endpoint(&state, 0, Vec::new()).await?;
+    let tasks = Tasks::new();
+    let limits = LimitSettings {
+        down: crate::limits::over(&arguments.down, &settings.limits.down)?,
+        ..settings.limits.clone()
+    };
+    let throttle = Throttle::new(limits);
+    tasks.spawn(throttle.clone().follow_hours());
+    let received = async {
+        let whence = whence::Whence {
+            joined: &arguments.joined,
+            state: &state,
+            endpoint: &endpoint,
+            name: &name,
+        };
+        let ticket = tokio::select! {
+            ticket = whence.ticket(arguments.from.clone(), output) => ticket?,
+            () = interrupt.received() => return Err(interrupted()),
+        };
+        let greeting = Greeting {
+            secret: ticket.secret,
+            name: name.clone(),
+        };
+        let fetcher = Fetcher::new(endpoint.clone(), tasks.clone(), None)
+            .with_index(state.index_path())
+            .opening(greeting);
+        let receiving = Receiving {
+            arguments: &arguments,
+            source: source_of(&ticket)?,
+            fetcher: &fetcher,
+            transfers: &Transfers::limited(throttle),
+            output,
+        };
+        if arguments.output_dir == Path::new("-") {
+            receiving
+                .to_standard_output(state.path(), &mut interrupt)
+                .await
+        } else {
+            receiving.run(&arguments.output_dir, &mut interrupt).await
+        }
+    };
+    let received = received.await;
+    endpoint.close(Refusal::Done).await;
+    tasks.shutdown(SHUTDOWN_DEADLINE).await;
+    received
+}
+
+fn source_of(ticket: &OfferTicket) -> Result<Source, Failure> {
+    let name: NodeName = ticket
+        .sender
+        .short()
+        .parse()
+        .map_err(|_| Failure::new(Code::Other, "the sender has no name"))?;
+    // Of an offer no single file is asked for by this entry.
+    let entry = FileEntry {
+        path: name
+            .as_str()
+            .parse()
+            .map_err(|_| Failure::new(Code::Other, "the sender has no name"))?,
+        size: FileSize::new(0).ok_or_else(|| Failure::new(Code::Other, "no size"))?,
+        mtime_ns: 0,
+        mode: 0,
+        hash: None,
+    };
+    Ok(Source {
+        provider: Provider {
+            node: ticket.sender,
+            name,
+            addresses: ticket.addresses.clone(),
+            entry,
+            grant: None,
+        },
+        link: None,
+    })
+}
+
+/// What is received, and how.
+struct Receiving<'a> {
+    arguments: &'a ReceiveArguments,
+    source: Source,
+    fetcher: &'a Fetcher,
+    transfers: &'a Transfers,
+    output: &'a Output,
+}
+
+impl Receiving<'_> {
+    async fn run(mut self, folder: &Path, interrupt: &mut Interrupt) -> Result<(), Failure> {
+        let folder = Folder::create(folder).map_err(|error| Failure::local(error.to_string()))?;
+        let (offer, listing) = tokio::select! {
+            listed = self.list(&folder) => listed?,
+            () = interrupt.received() => return Err(interrupted()),
+        };
+        let accepted = tokio::select! {
+            accepted = self.accept(&folder, listing) => accepted?,
+            () = interrupt.received() => return Err(interrupted()),
+        };
+        self.fetch(&folder, &accepted, interrupt).await?;
+        drop(offer);
+        Ok(())
+    }
+
+    /// Opens the offer and hears what is in it, without taking anything.
+    async fn list(&mut self, folder: &Folder) -> Result<(OpenOffer, Listing), Failure> {
+        self.output.note("connecting to the sender");
+        let visited = self.fetcher.visit(&self.source.provider).await;
+        let offer = visited.map_err(|error| Failure::from(&error))?;
+        self.source.provider.name = offer.description().name.clone();
+        if let Some(link) = offer.link() {
+            let fields = json!({
+                "peer": self.source.provider.name.to_string(),
+                "node": self.source.provider.node.to_string(),
+                "files": offer.description().files,
+                "total_bytes": offer.description().total_bytes,
+                "route": route_fields(&link.path()),
+            });
+            self.output.machine("opened", fields);
+        }
+        let job = TreeJob {
+            options: TreeOptions {
+                dry_run: true,
+                ..self.options()?
+            },
+            ..self.job(folder, (None, None), self.options()?)
+        };
+        let mut listing = Listing::default();
+        let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
+        let listening = async {
+            while let Some(event) = happened.recv().await {
+                if let TreeEvent::Planned {
+                    target,
+                    bytes,
+                    planned,
+                } = event
+                {
+                    listing.push(target, bytes, planned);
+                }
+            }
+        };
+        let (listed, ()) = tokio::join!(self.fetcher.fetch_tree(job, events), listening);
+        match listed {
+            Err(FetchError::Refused { refusal, .. }) if refusal == Refusal::NotFound => {}
+            Err(error) => return Err(Failure::from(&error)),
+            Ok(()) => {}
+        }
+        Ok((offer, listing))
+    }
+
+    /// Where everything goes, once a person has said that it may.
+    async fn accept(&self, folder: &Folder, listing: Listing) -> Result<Accepted, Failure> {
+        let placement = Placement::beside(folder, &listing);
+        listing.show(
+            &placement,
+            (folder, &self.source.provider.name),
+            self.output,
+        );
+        let needed_bytes = listing.needed_bytes();
+        if folder.free_bytes().is_ok_and(|free| free < needed_bytes) {
+            let text = "there is too little space: make room or name another folder with -o";
+            return Err(Failure::new(Code::NoSpace, text));
+        }
+        if listing.is_empty() {
+            let text = "there is nothing to receive: the offer is empty, or --include fits nothing";
+            return Err(Failure::new(Code::NotFound, text));
+        }
+        if !self.arguments.yes {
+            listing.ask(&placement, self.output).await?;
+        }
+        Ok(Accepted::new(listing, placement))
+    }
+
+    fn options(&self) -> Result<TreeOptions, Failure> {
+        Ok(TreeOptions {
+            overwrite: self.arguments.overwrite,
+            links: self.arguments.links,
+            policy: FetchPolicy::default(),
+            choose: choice(&self.arguments.include, &self.arguments.exclude)?,
+            ..TreeOptions::default()
+        })
+    }
+
+    fn job(
+        &self,
+        folder: &Folder,
+        (remote, target): (Option<SafePath>, Option<SafePath>),
+        options: TreeOptions,
+    ) -> TreeJob {
+        let provider = &self.source.provider;
+        let shown = target
+            .clone()
+            .unwrap_or_else(|| provider.entry.path.clone());
+        let name = provider.name.clone();
+        TreeJob {
+            source: self.source.clone(),
+            remote,
+            folder: folder.clone(),
+            target,
+            options,
+            transfer: self.transfers.begin(Direction::Receiving, shown, name),
+            transfers: self.transfers.clone(),
+        }
+    }
+
+    /// Fetches what was accepted, also past interruptions of the network.
+    async fn fetch(
+        &self,
+        folder: &Folder,
+        accepted: &Accepted,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = folder.path().display().to_string();
+        let mut course = Course::of_offer(&self.source.provider.name, shown, self.output);
+        let mut progress = Progress::start(self.output);
+        let mut since = Instant::now();
+        let mut is_interrupted = false;
+        for (remote, target) in accepted.trees() {
+            let mut before = None;
+            loop {
+                let options = TreeOptions {
+                    choose: Some(accepted.choose(remote.as_ref())),
+                    ..self.options()?
+                };
+                let job = self.job(folder, (remote.clone(), target.clone()), options);
+                let of_job = job.transfer.snapshot().path;
+                let fetched = self
+                    .follow(job, (&mut course, &mut progress), interrupt)
+                    .await;
+                let Some(fetched) = fetched else {
+                    is_interrupted = true;
+                    break;
+                };
+                let Err(error) = fetched else { break };
+                let moved = Some(course.standing().verified_bytes);
+                if moved > before {
+                    (before, since) = (moved, Instant::now());
+                }
+                if !error.may_pass() || since.elapsed() > PATIENCE {
+                    course.broke_off(&of_job, &error);
+                    break;
+                }
+                self.output.note(&format!(
+                    "{error}; trying again while the sender may be there"
+                ));
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_PAUSE) => {}
+                    () = interrupt.received() => {
+                        is_interrupted = true;
+                        break;
+                    }
+                }
+            }
+            if is_interrupted {
+                break;
+            }
+        }
+        accepted.warn_of_others(self.output);
+        let took = progress.end();
+        let (files, bytes) = course.there();
+        let is_whole = course.has_all() && !is_interrupted;
+        if is_whole && let Ok(offer) = self.fetcher.visit(&self.source.provider).await {
+            offer.done(files, bytes).await;
+        }
+        course.conclude(took, is_interrupted)
+    }
+
+    /// One try at one tree; `None` where it was interrupted.
+    async fn follow(
+        &self,
+        job: TreeJob,
+        (course, progress): (&mut Course, &mut Progress),
+        interrupt: &mut Interrupt,
+    ) -> Option<Result<(), FetchError>> {
+        course.began(job.transfer.clone());
+        let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
+        let mut fetching = std::pin::pin!(self.fetcher.fetch_tree(job, events));
+        let mut ticks = tokio::time::interval(TICK);
+        let (mut some, mut ended) = (Vec::new(), None);
+        let (mut is_drained, mut is_interrupted) = (false, false);
+        while !is_drained || ended.is_none() {
+            tokio::select! {
+                count = happened.recv_many(&mut some, EVENTS_WAITING), if !is_drained => {
+                    is_drained = count == 0;
+                    some.drain(..).for_each(|event| course.happened(event));
+                }
+                result = &mut fetching, if ended.is_none() => ended = Some(result),
+                _ = ticks.tick() => progress.show(&course.standing()),
+                () = interrupt.received() => {
+                    is_interrupted = true;
+                    course.cancel();
+                }
+            }
+        }
+        progress.show(&course.standing());
+        if is_interrupted { None } else { ended }
+    }
+
+    /// Fetches the one file of the offer beside the state, verified and whole, and writes it out.
+    async fn to_standard_output(
+        mut self,
+        beside: &Path,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Failure> {
+        if self.output.is_json() {
+            let text = "standard output cannot take both the file and JSON: leave one out";
+            return Err(Failure::new(Code::Usage, text));
+        }
+        let kept = tempfile::Builder::new()
+            .prefix("stdout-")
+            .tempdir_in(beside)
+            .map_err(|error| Failure::local(format!("cannot keep the file: {error}")))?;
+        let folder =
+            Folder::create(kept.path()).map_err(|error| Failure::local(error.to_string()))?;
+        let (offer, listing) = tokio::select! {
+            listed = self.list(&folder) => listed?,
+            () = interrupt.received() => return Err(interrupted()),
+        };
+        let only = listing.only().cloned().ok_or_else(|| {
+            let text = "only a single file goes to standard output: choose one with --include, or a folder with -o";
+            Failure::new(Code::Usage, text)
+        })?;
+        let accepted = Accepted::new(listing, Placement::default());
+        let quiet = Receiving {
+            output: &self.output.quiet(),
+            ..self
+        };
+        quiet.fetch(&folder, &accepted, interrupt).await?;
+        drop(offer);
+        let path = folder.path_of(&only);
+        let copied = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::open(path)?;
+            std::io::copy(&mut file, &mut std::io::stdout().lock())
+        });
+        let copied = copied
+            .await
+            .map_err(std::io::Error::other)
+            .and_then(|copied| copied);
+        copied
+            .map(drop)
+            .map_err(|error| Failure::local(format!("cannot write it out: {error}")))
+    }
+}

@@ -1,0 +1,269 @@
+//! `shoal send`: offers files to whoever gets the code or the ticket, and shows who comes.
+
+mod standard_input;
+mod telling;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use shoal_link::Protocol;
+use shoal_node::offer::{Offer, OfferEvent, OfferOptions};
+use shoal_node::session::Connect;
+use shoal_node::share::{Roots, Share, ShareOptions};
+use shoal_node::state::{Settings, StateDir};
+use shoal_node::tasks::Tasks;
+use shoal_node::throttle::Throttle;
+use shoal_store::index::Index;
+use shoal_wire::message::Addresses;
+use shoal_wire::offer::Via;
+use shoal_wire::{Code, NodeName, Refusal};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use self::telling::Telling;
+use crate::args::SendArguments;
+use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::{Output, duration};
+use crate::typed::typed_lines;
+
+/// Time between two looks at the counters.
+const TICK: Duration = Duration::from_millis(200);
+/// How long work may take to end after the goodbye.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs until it is over, expired or interrupted.
+pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    let state = StateDir::open(arguments.joined.state_dir.as_deref(), "peer")?;
+    let settings = state.settings()?;
+    let tasks = Tasks::new();
+    let name = node_name(arguments.own_name.clone(), &settings);
+    let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
+    let (paths, _spool) = paths_of(&arguments, &state, &mut interrupt, output).await?;
+    let roots = Roots::chosen(&paths).map_err(|error| Failure::local(error.to_string()))?;
+    let index = Index::open(&state.index_path())
+        .await
+        .map_err(|error| Failure::local(error.to_string()))?;
+    let hidden = true;
+    let throttle = Throttle::new(arguments.limits.over(&settings.limits)?);
+    tasks.spawn(throttle.clone().follow_hours());
+    let (offer, events) = Offer::start(OfferOptions {
+        endpoint: endpoint.clone(),
+        share: Share::start(ShareOptions { roots, hidden }, index, &tasks),
+        name: name.clone(),
+        throttle,
+        asks: arguments.ask,
+        receivers: arguments.receivers.or(arguments.once.then_some(1)),
+        lifetime: arguments.expires,
+        tasks: tasks.clone(),
+    });
+    let connect = connect_of(&arguments, &settings, (&endpoint, name), output)?;
+    let sending = Sending {
+        offer,
+        arguments: &arguments,
+        output,
+    };
+    let code = match connect {
+        Some(connect) => tokio::select! {
+            code = sending.code(connect) => code,
+            () = interrupt.received() => return Ok(()),
+        },
+        None => None,
+    };
+    sending.show(code);
+    let ended = sending.wait(events, &mut interrupt).await;
+    endpoint.close(Refusal::Done).await;
+    tasks.shutdown(SHUTDOWN_DEADLINE).await;
+    ended
+}
+
+/// What is sent; standard input becomes a file first, which is removed when the guard goes.
+async fn paths_of(
+    arguments: &SendArguments,
+    state: &StateDir,
+    interrupt: &mut Interrupt,
+    output: &Output,
+) -> Result<(Vec<PathBuf>, Option<standard_input::Spool>), Failure> {
+    let is_input = |path: &PathBuf| path.as_path() == Path::new("-");
+    let mut paths = arguments.paths.clone();
+    let Some(at) = paths.iter().position(is_input) else {
+        return Ok((paths, None));
+    };
+    let spool = standard_input::Spool::fill(state.path(), &arguments.name);
+    output.note("reading standard input; the code comes when all of it is there");
+    let spool = tokio::select! {
+        spool = spool => spool?,
+        () = interrupt.received() => return Err(super::get::interrupted()),
+    };
+    paths[at] = spool.path().to_owned();
+    Ok((paths, Some(spool)))
+}
+
+/// The way to the server, where one is known: without it there is only the ticket.
+fn connect_of(
+    arguments: &SendArguments,
+    settings: &Settings,
+    (endpoint, name): (&shoal_link::Endpoint, NodeName),
+    output: &Output,
+) -> Result<Option<Connect>, Failure> {
+    let joined = &arguments.joined;
+    let is_named = joined.join.is_some() || joined.server_addr.is_some();
+    if !is_named && settings.server.is_none() {
+        return Ok(None);
+    }
+    let server = server_of(joined, settings)?;
+    warn_if_unverified(&server, output);
+    Ok(Some(Connect {
+        endpoint: endpoint.clone(),
+        server,
+        name,
+        serving: false,
+        instance: rand::random(),
+        agent: agent(),
+    }))
+}
+
+/// One offer and what was asked of it.
+struct Sending<'a> {
+    offer: Offer,
+    arguments: &'a SendArguments,
+    output: &'a Output,
+}
+
+impl Sending<'_> {
+    async fn code(&self, connect: Connect) -> Option<Code> {
+        match self.offer.keep_code(connect).await {
+            Ok((code, session)) => {
+                self.offer.reached_via(Via {
+                    server: session.server(),
+                    addresses: Addresses::truncated(vec![session.link().path().remote]),
+                    pass: None,
+                });
+                Some(code)
+            }
+            Err(error) => {
+                self.output
+                    .warn(&format!("no code, only the ticket: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Says how to come.
+    fn show(&self, code: Option<Code>) {
+        let Some(ticket) = self.offer.ticket() else {
+            return;
+        };
+        let (text, url) = (ticket.to_string(), ticket.url());
+        let expires = self.arguments.expires;
+        let fields = json!({
+            "code": code.map(|code| code.to_string()),
+            "ticket": text,
+            "url": url,
+            "expires_in_s": expires.as_secs(),
+        });
+        self.output.event("offer", fields, || {
+            let by_code = match code {
+                Some(code) => format!(
+                    "Code:    {code}\n         shoal receive {code}\n\n"
+                ),
+                None => "No server is known, so there is no code: give the ticket to whoever is to receive.\n\n".to_owned(),
+            };
+            format!("{by_code}Ticket:  {text}\n\nWaiting for up to {}, Ctrl-C ends it.", duration(expires))
+        });
+        if self.arguments.qr && !self.output.is_json() {
+            self.show_qr(&url);
+        }
+    }
+
+    fn show_qr(&self, url: &str) {
+        // Upper case fits the code's denser alphabet; a ticket reads back in either.
+        let built = fast_qr::QRBuilder::new(url.to_uppercase()).build();
+        match built {
+            Ok(code) => self.output.note(&code.to_str()),
+            Err(_) => self
+                .output
+                .note("the ticket is too long for a QR code on this terminal"),
+        }
+    }
+
+    /// Waits until it is over, expired or interrupted.
+    async fn wait(
+        &self,
+        mut events: Receiver<OfferEvent>,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Failure> {
+        let mut telling = Telling::new(self.output);
+        let mut lines = self.lines();
+        let mut ticks = tokio::time::interval(TICK);
+        let mut expiry = std::pin::pin!(tokio::time::sleep(self.arguments.expires));
+        let mut is_over = false;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(OfferEvent::Over) => is_over = true,
+                    Ok(event) => telling.happened(&event),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                },
+                Some(line) = lines.recv() => if self.obey(&line, &mut telling) {
+                    break;
+                },
+                _ = ticks.tick() => telling.show(&self.offer.visits()),
+                () = &mut expiry => {
+                    self.output.note("the offer has expired");
+                    break;
+                }
+                () = interrupt.received() => break,
+            }
+            let is_alone = || !self.offer.visits().iter().any(|visit| visit.is_there());
+            if is_over && is_alone() {
+                break;
+            }
+        }
+        telling.end(self.offer.finished());
+        Ok(())
+    }
+
+    /// What a person types, where one can.
+    fn lines(&self) -> mpsc::Receiver<String> {
+        let is_input = self
+            .arguments
+            .paths
+            .iter()
+            .any(|path| path.as_os_str() == "-");
+        if !is_input && (std::io::stdin().is_terminal() || self.arguments.ask) {
+            return typed_lines();
+        }
+        mpsc::channel(1).1
+    }
+
+    /// Whether that ends it.
+    fn obey(&self, line: &str, telling: &mut Telling) -> bool {
+        match line.trim().to_ascii_lowercase().as_str() {
+            "q" | "quit" => return true,
+            "revoke" => {
+                self.offer.revoke();
+                let fields = json!({});
+                self.output.event("revoked", fields, || {
+                    "Code and ticket lead nowhere any more; who is in stays.".to_owned()
+                });
+            }
+            "" => {}
+            word => match telling.answered(word) {
+                Some((visit, admits)) => self.offer.decide(visit, admits),
+                None => self.output.note("say 'revoke' or 'quit'"),
+            },
+        }
+        false
+    }
+}
+
+/// Kept, so that a visit's path can be told after its end.
+type Visits = Vec<Arc<shoal_node::offer::Visit>>;

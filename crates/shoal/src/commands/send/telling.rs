@@ -1,0 +1,223 @@
+//! What a sender is told of its receivers: who comes, how far each is, who has everything.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use shoal_node::offer::{OfferEvent, Visit, VisitId, VisitState};
+
+use super::Visits;
+use crate::output::progress::{plain_bar, route_fields};
+use crate::output::{Output, path_kind, round_trip, size};
+
+/// Time between two JSON progress events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// One visit as it is shown.
+struct Shown {
+    visit: Arc<Visit>,
+    bar: Option<ProgressBar>,
+}
+
+/// Tells one offer's course.
+pub(super) struct Telling {
+    output: Output,
+    shown: Vec<Shown>,
+    /// Receivers that wait for a person's word, the first one asked for.
+    asked: VecDeque<(VisitId, Arc<Visit>)>,
+    last_event: Option<Instant>,
+}
+
+impl Telling {
+    pub(super) fn new(output: &Output) -> Self {
+        Self {
+            output: output.clone(),
+            shown: Vec::new(),
+            asked: VecDeque::new(),
+            last_event: None,
+        }
+    }
+
+    /// Something happened.
+    pub(super) fn happened(&mut self, event: &OfferEvent) {
+        match event {
+            OfferEvent::Code(code) => {
+                let fields = json!({ "code": code.to_string() });
+                self.output
+                    .event("code", fields, || format!("Code:    {code}"));
+            }
+            OfferEvent::ServerLost { reason } => self.output.warn(&format!(
+                "the server is out of reach ({reason}): the code works again when it is back, the ticket all the time"
+            )),
+            OfferEvent::WrongCode { left } => {
+                let fields = json!({ "left": left });
+                self.output.event("wrong_code", fields, || {
+                    format!("Somebody tried a wrong code; {left} more and it is void.")
+                });
+            }
+            OfferEvent::CodeBurnt => {
+                self.output.event("code_burnt", json!({}), || {
+                    "The code is void: three wrong ones were tried. Send again for a new one; the ticket still works.".to_owned()
+                });
+            }
+            OfferEvent::Knocked(id, visit) => {
+                self.asked.push_back((*id, Arc::clone(visit)));
+                self.output.machine("knocked", who(visit));
+                if self.asked.len() == 1 {
+                    self.ask();
+                }
+            }
+            OfferEvent::Opened(visit) => self.opened(visit),
+            OfferEvent::Finished(visit) => self.finished(visit),
+            OfferEvent::Left(visit) => self.left(visit),
+            OfferEvent::Over => {}
+        }
+    }
+
+    fn ask(&self) {
+        if let Some((_, visit)) = self.asked.front() {
+            self.output.note(&format!(
+                "{} ({}) wants to receive. Let in? [y/n]",
+                visit.name,
+                visit.node.short()
+            ));
+        }
+    }
+
+    /// Whom a person's word is about, and whether it lets them in; `None` where nobody was asked
+    /// for or the word is neither yes nor no.
+    pub(super) fn answered(&mut self, word: &str) -> Option<(VisitId, bool)> {
+        let admits = match word {
+            "y" | "yes" => true,
+            "n" | "no" => false,
+            _ => return None,
+        };
+        let (id, _) = self.asked.pop_front()?;
+        self.ask();
+        Some((id, admits))
+    }
+
+    fn opened(&mut self, visit: &Arc<Visit>) {
+        let path = visit.path();
+        let mut fields = who(visit);
+        fields["route"] = route_fields(&path);
+        self.output.event("opened", fields, || {
+            format!(
+                "{} ({}) is here, {} {}, {}",
+                visit.name,
+                visit.node.short(),
+                path_kind(&path),
+                path.remote,
+                round_trip(path.rtt)
+            )
+        });
+        let bar = self.output.shows_bars().then(|| plain_bar(&self.output));
+        self.shown.push(Shown {
+            visit: Arc::clone(visit),
+            bar,
+        });
+    }
+
+    fn finished(&mut self, visit: &Arc<Visit>) {
+        let VisitState::Finished { files, bytes } = visit.state() else {
+            return;
+        };
+        let mut fields = who(visit);
+        fields["files"] = files.into();
+        fields["bytes"] = bytes.into();
+        fields["route"] = route_fields(&visit.path());
+        self.drop_bar(visit);
+        self.output.event("received", fields, || {
+            format!(
+                "{} has everything: {files} file(s), {}, durable there",
+                visit.name,
+                size(bytes)
+            )
+        });
+    }
+
+    fn left(&mut self, visit: &Arc<Visit>) {
+        self.drop_bar(visit);
+        self.shown.retain(|shown| !Arc::ptr_eq(&shown.visit, visit));
+        if visit.state() != VisitState::Left {
+            return;
+        }
+        let durable_bytes = visit.moved().durable_bytes;
+        let mut fields = who(visit);
+        fields["durable_bytes"] = durable_bytes.into();
+        self.output.event("left", fields, || {
+            format!(
+                "{} left with {} so far; the same code or ticket goes on from there",
+                visit.name,
+                size(durable_bytes)
+            )
+        });
+    }
+
+    fn drop_bar(&mut self, visit: &Arc<Visit>) {
+        let shown = self.shown.iter_mut();
+        let mut of_visit = shown.filter(|shown| Arc::ptr_eq(&shown.visit, visit));
+        if let Some(bar) = of_visit.next().and_then(|shown| shown.bar.take()) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Shows how far each receiver is.
+    pub(super) fn show(&mut self, visits: &Visits) {
+        for shown in &self.shown {
+            if let Some(bar) = &shown.bar {
+                let path = shown.visit.path();
+                bar.set_length(shown.visit.total_bytes());
+                bar.set_position(shown.visit.moved().durable_bytes);
+                bar.set_message(format!(
+                    "to {} ({}, {})",
+                    shown.visit.name,
+                    path_kind(&path),
+                    round_trip(path.rtt)
+                ));
+            }
+        }
+        let is_due = self
+            .last_event
+            .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
+        if self.output.is_json() && is_due {
+            self.last_event = Some(Instant::now());
+            for visit in visits {
+                if visit.state() == VisitState::Open && visit.is_there() {
+                    self.output.machine("sending", standing(visit));
+                }
+            }
+        }
+    }
+
+    /// Says what became of it all.
+    pub(super) fn end(self, receivers: usize) {
+        for shown in &self.shown {
+            if let Some(bar) = &shown.bar {
+                bar.finish_and_clear();
+            }
+        }
+        let fields = json!({ "receivers": receivers });
+        self.output.event("done", fields, || match receivers {
+            0 => "Nobody has received everything.".to_owned(),
+            1 => "One receiver has everything.".to_owned(),
+            several => format!("{several} receivers have everything."),
+        });
+    }
+}
+
+fn who(visit: &Visit) -> Value {
+    json!({ "peer": visit.name.to_string(), "node": visit.node.to_string() })
+}
+
+fn standing(visit: &Visit) -> Value {
+    let moved = visit.moved();
+    let mut fields = who(visit);
+    fields["sent_bytes"] = moved.verified_bytes.into();
+    fields["durable_bytes"] = moved.durable_bytes.into();
+    fields["total_bytes"] = visit.total_bytes().into();
+    fields["route"] = route_fields(&visit.path());
+    fields
+}
