@@ -5,6 +5,7 @@
 //! and one-shot commands use the same parts by themselves. Only [`tasks`] spawns.
 
 mod budget;
+pub mod contacts;
 pub mod fetch;
 mod moving;
 pub mod offer;

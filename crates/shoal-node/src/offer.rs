@@ -163,6 +163,12 @@ impl Offer {
         Some(self.shared.ticket(secret))
     }
 
+    /// A ticket that only `node` may use.
+    pub fn ticket_for(&self, node: NodeId) -> OfferTicket {
+        let secret = self.shared.issued().issue(node);
+        self.shared.ticket(secret)
+    }
+
     /// From now on tickets name this server as another way here.
     pub fn reached_via(&self, via: Via) {
         self.shared.issued().via = Some(via);

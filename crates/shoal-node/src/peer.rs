@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_link::{Endpoint, Link, Protocol};
-use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
+use shoal_wire::{NodeId, NodeName, OfferTicket, Refusal, ShortText};
 use tokio::sync::{Semaphore, SetOnce, broadcast};
 
 use self::answers::{Answers, ToPeers};
@@ -55,8 +55,28 @@ pub struct PeerOptions {
     pub accepts_offers: bool,
     /// Its rate limits, until somebody changes them.
     pub limits: LimitSettings,
+    /// Who hears of offers, if anybody.
+    pub notices: Option<Notices>,
     /// The branch on which it runs.
     pub tasks: Tasks,
+}
+
+/// Hears that somebody offers something, and says whether that is looked at. Only dialling the
+/// ticket's sender proves whose offer it is.
+#[derive(Clone)]
+pub struct Notices(Arc<dyn Fn(OfferTicket) -> Result<(), Refusal> + Send + Sync>);
+
+impl Notices {
+    /// Has `hear` called for each; it must not block for long.
+    pub fn new(hear: impl Fn(OfferTicket) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+}
+
+impl std::fmt::Debug for Notices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notices(..)")
+    }
 }
 
 /// What happened to a peer.
@@ -107,6 +127,7 @@ struct Shared {
     provide: Provide,
     fetcher: Fetcher,
     accepts_offers: bool,
+    notices: Option<Notices>,
     tasks: Tasks,
     events: broadcast::Sender<Event>,
     live: Mutex<Live>,
@@ -152,6 +173,7 @@ impl Peer {
             share,
             transfers,
             accepts_offers: options.accepts_offers,
+            notices: options.notices,
             tasks: tasks.clone(),
             events: broadcast::Sender::new(EVENTS_KEPT),
             live: Mutex::default(),

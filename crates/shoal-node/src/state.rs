@@ -3,6 +3,7 @@
 //! ```text
 //! identity.pem    the node's Ed25519 key, PKCS#8, mode 0600; made at first use
 //! settings.toml   name and server, as last used; rate limits, as the user wrote them
+//! contacts.toml   people whose nodes are known (peers)
 //! hashes.db       cache of hashes by file
 //! catalog.db      what peers announced (servers)
 //! control.sock    where a running server takes orders (servers)
@@ -17,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_link::Identity;
 use shoal_store::durable;
@@ -152,15 +154,7 @@ impl StateDir {
     /// # Errors
     /// When the file cannot be read or does not parse.
     pub fn settings(&self) -> Result<Settings, StateError> {
-        let path = self.settings_path();
-        match fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| StateError::Damaged {
-                path,
-                reason: error.message().to_owned(),
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Settings::default()),
-            Err(source) => Err(failed("read", &path)(source)),
-        }
+        self.read_toml(&self.settings_path())
     }
 
     /// Remembers `settings`.
@@ -168,12 +162,30 @@ impl StateDir {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, settings: &Settings) -> Result<(), StateError> {
-        let path = self.settings_path();
-        let text = toml::to_string(settings).map_err(|error| StateError::Damaged {
-            path: path.clone(),
+        self.write_toml(&self.settings_path(), settings)
+    }
+
+    /// What a file holds, or the default where there is none.
+    pub(crate) fn read_toml<T: Default + DeserializeOwned>(
+        &self,
+        path: &Path,
+    ) -> Result<T, StateError> {
+        match fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| StateError::Damaged {
+                path: path.to_owned(),
+                reason: error.message().to_owned(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+            Err(source) => Err(failed("read", path)(source)),
+        }
+    }
+
+    pub(crate) fn write_toml(&self, path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+        let text = toml::to_string(value).map_err(|error| StateError::Damaged {
+            path: path.to_owned(),
             reason: error.to_string(),
         })?;
-        durable::write_file(&path, text.as_bytes(), 0o600).map_err(failed("write", &path))
+        durable::write_file(path, text.as_bytes(), 0o600).map_err(failed("write", path))
     }
 
     /// Takes the directory for a daemon, until the lock is dropped or the process ends.
@@ -196,6 +208,11 @@ impl StateDir {
             }),
             Err(fs::TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
         }
+    }
+
+    /// Whom this user knows.
+    pub fn contacts_path(&self) -> PathBuf {
+        self.path.join("contacts.toml")
     }
 
     /// The cache of hashes.
@@ -288,18 +305,18 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
     }
 }
 
-mod node_id_text {
+pub(crate) mod node_id_text {
     use serde::{Deserialize, Deserializer, Serializer, de};
     use shoal_wire::NodeId;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         node: &NodeId,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(node)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<NodeId, D::Error> {
         let text = String::deserialize(deserializer)?;

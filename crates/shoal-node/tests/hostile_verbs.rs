@@ -53,6 +53,8 @@ async fn a_server_is_answered_lists_requests_offers_rescans_and_limits_and_nothi
             Communication::PackGet(_) => None,
             // What is offered is tested by itself, below.
             Communication::FileOffer(_) => continue,
+            // Nobody listens here.
+            Communication::OfferNotice { .. } => Some(Refusal::Declined),
             _ => Some(Refusal::Denied),
         };
         denied += usize::from(expected == Some(Refusal::Denied));

@@ -5,17 +5,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shoal_core::registry::ConnectionId;
 use shoal_link::{Link, Stream};
 use shoal_node::provide::{Asker as FileAsker, Permission, is_about_files};
-use shoal_node::requests::Handler;
+use shoal_node::requests::{Handler, RequestError, request};
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
 use shoal_wire::message::{
     Addresses, Bounded, ErrorReport, FileAnnounce, FileList, FilePage, Hit, PeerSummary,
 };
-use shoal_wire::{Communication, FileEntry, NodeId, NodeName, Refusal, ShortText};
+use shoal_wire::{Communication, FileEntry, NodeId, NodeName, OfferTicket, Refusal, ShortText};
 use tokio::sync::Semaphore;
 
 use crate::addresses::believable;
@@ -23,6 +23,8 @@ use crate::coordinator::Coordinator;
 use crate::lookup::{Asker, fitting};
 use crate::refused::{catalog_failed, refused};
 
+/// How long a peer may take to say whether it looks at an offer: a machine answers.
+const NOTICE_DEADLINE: Duration = Duration::from_secs(10);
 /// When a peer over its quota may try again, in milliseconds: files come and go by the minute.
 const QUOTA_RETRY_AFTER_MS: u32 = 60_000;
 /// What an entry takes in a frame beyond its path, in bytes: size, time, mode, hash.
@@ -91,6 +93,7 @@ impl Answers {
                 .await
                 .map(Communication::ServerStatus),
             Communication::AddressUpdate(addresses) => self.moved(&addresses, link).await,
+            Communication::OfferNotice { to, ticket } => self.pass_notice(to, ticket).await,
             Communication::FileOffer(_)
             | Communication::Rescan
             | Communication::LimitRequest(_) => Err(refused(
@@ -222,6 +225,29 @@ impl Answers {
             peers: Bounded::truncated(peers),
             more,
         })
+    }
+
+    /// Tells a connected peer that this node offers it something.
+    async fn pass_notice(
+        &self,
+        to: NodeId,
+        ticket: OfferTicket,
+    ) -> Result<Communication, ErrorReport> {
+        if ticket.sender != self.node {
+            return Err(refused(Refusal::Denied, "the offer is another node's"));
+        }
+        let link = self
+            .coordinator
+            .roster
+            .view(move |view| view.link(&to).cloned());
+        let not_connected = || refused(Refusal::PeerNotConnected, to.short());
+        let link = link.await?.ok_or_else(not_connected)?;
+        let notice = Communication::OfferNotice { to, ticket };
+        match request(&link, &notice, NOTICE_DEADLINE).await {
+            Ok(answer @ Communication::FileAcknowledge { .. }) => Ok(answer),
+            Err(RequestError::Refused(report)) => Err(report),
+            Ok(_) | Err(_) => Err(not_connected()),
+        }
     }
 
     async fn moved(

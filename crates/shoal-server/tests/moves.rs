@@ -127,6 +127,7 @@ impl Member {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers: true,
+            notices: None,
             limits: LimitSettings::default(),
             tasks,
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
 use shoal_wire::limits::MAILBOX_MAX_S;
-use shoal_wire::{JoinTicket, NodeName};
+use shoal_wire::{JoinTicket, NodeId, NodeName};
 
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
@@ -60,6 +60,15 @@ pub(crate) enum Command {
     /// no list of processes.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(ReceiveArguments),
+    /// Shows and keeps the people you know: next time 'shoal send --to NAME' needs no code.
+    #[command(after_help = CONTACTS_EXAMPLES)]
+    Contacts {
+        /// State directory of this peer.
+        #[arg(long, value_name = "DIR", env = "SHOAL_PEER_STATE_DIR", global = true)]
+        state_dir: Option<PathBuf>,
+        #[command(subcommand)]
+        what: Option<ContactOrder>,
+    },
     /// Lists what peers offer: all connected peers, or the files of one.
     #[command(after_help = "Examples:\n  shoal ls\n  shoal ls anna\n  shoal ls anna:photos/2024")]
     Ls {
@@ -171,11 +180,19 @@ const SEND_EXAMPLES: &str = "Examples:
   shoal send report.pdf                          says a code like 7-tidal-anchor
   shoal send photos/ notes.txt --once            ends after the first receiver
   shoal send disk.img --ask --expires 1h         each receiver needs your yes
+  shoal send report.pdf --to anna                somebody from 'shoal contacts'
   shoal send report.pdf --qr                     the ticket as a picture, too
   tar c src | shoal send - --name src.tar        what comes from standard input
   shoal send data/ --json | jq .                 what happens as JSON lines
 
 While it waits on a terminal: 'revoke' ends code and ticket (who is in stays), 'quit' ends it.";
+
+const CONTACTS_EXAMPLES: &str = "Examples:
+  shoal contacts                                 who is kept, and who was met
+  shoal contacts add anna                        whom you received from, or sent to
+  shoal contacts accept anna --folder ~/inbox --max 10G
+  shoal send report.pdf --to anna
+  shoal contacts remove anna";
 
 const RECEIVE_EXAMPLES: &str = "Examples:
   shoal receive                                  asks for the code
@@ -353,6 +370,39 @@ pub(crate) struct GetArguments {
     pub(crate) joined: JoinedArguments,
 }
 
+/// What `shoal contacts` does.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ContactOrder {
+    /// Keeps somebody whom you met, or whose node id you know.
+    Add {
+        /// What you call them; where no node id is given, the name that they went by.
+        name: NodeName,
+        /// Their node id, 64 hex digits.
+        node: Option<NodeId>,
+    },
+    /// Forgets somebody.
+    Remove {
+        /// What you call them.
+        name: NodeName,
+    },
+    /// Lets a running peer take what they send without asking.
+    Accept {
+        /// What you call them.
+        name: NodeName,
+        /// Where it goes; the shared folder by default.
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// The most that is taken so at once: 500M, 20G.
+        #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes)]
+        max: Option<u64>,
+    },
+    /// Has a running peer ask again before it takes what they send.
+    Ask {
+        /// What you call them.
+        name: NodeName,
+    },
+}
+
 /// `shoal send`.
 #[derive(Debug, Args)]
 pub(crate) struct SendArguments {
@@ -365,6 +415,9 @@ pub(crate) struct SendArguments {
     /// The name that receivers see; remembered for this machine by 'shoal peer --name'.
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) own_name: Option<NodeName>,
+    /// Offers it to somebody you know, whose 'shoal peer' runs; no code is needed.
+    #[arg(long, value_name = "CONTACT")]
+    pub(crate) to: Option<NodeName>,
     /// Ends once one receiver has everything.
     #[arg(long, conflicts_with = "receivers")]
     pub(crate) once: bool,

@@ -1,6 +1,7 @@
 //! One module per command; each takes its arguments and an [`Output`] and ends in a result.
 
 mod certs;
+mod contacts;
 mod ctl;
 mod demo;
 pub(crate) mod get;
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<(), Failure
         Command::Peer(arguments) => peer::run(arguments, output).await,
         Command::Send(arguments) => send::run(arguments, output).await,
         Command::Receive(arguments) => receive::run(arguments, output).await,
+        Command::Contacts { state_dir, what } => contacts::run(state_dir, what, output),
         Command::Ls { place, joined } => list::list(place, &joined, output).await,
         Command::Search {
             text,

@@ -24,6 +24,7 @@ use tokio::sync::broadcast::Receiver;
 
 use self::complete::{Completion, Names};
 use crate::commands::get::Getting;
+use crate::commands::peer::inbox::Inbox;
 use crate::commands::{list, peer, status};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
@@ -42,6 +43,7 @@ const HELP: &str = "  scan                  looks at the shared folder again
   files [TEXT]          searches the names of all announced files
   request WHAT          shows who has it, without fetching
   get WHAT…             fetches into the shared folder; Ctrl-C stops it, again 'get' goes on
+  take CONTACT          receives what somebody you know offers
   transfers             shows what moves and what has moved
   limit                 shows the rate limits of this peer
   limit up 2M           changes one: up, down, up-per-peer, down-per-peer; 'unlimited' lifts it
@@ -54,7 +56,7 @@ type LineEditor = Editor<Completion, DefaultHistory>;
 
 /// Reads and carries out commands until `quit`, Ctrl-D or SIGTERM.
 pub(crate) async fn run(
-    peer: &Peer,
+    (peer, inbox): (&Peer, &Inbox),
     events: Receiver<Event>,
     history: &Path,
     (interrupt, output): (&mut Interrupt, &Output),
@@ -75,6 +77,7 @@ pub(crate) async fn run(
     let telling = tokio::spawn(tell(events, printer));
     let prompt = Prompt {
         peer,
+        inbox,
         names,
         output,
     };
@@ -136,6 +139,7 @@ async fn tell(mut events: Receiver<Event>, mut printer: impl rustyline::External
 
 struct Prompt<'a> {
     peer: &'a Peer,
+    inbox: &'a Inbox,
     names: Names,
     output: &'a Output,
 }
@@ -163,6 +167,7 @@ impl Prompt<'_> {
             }
             ("request", [_, ..]) => self.request(&rest.join(" ")).await?,
             ("get", [_, ..]) => self.fetch(rest, interrupt).await?,
+            ("take", [_, ..]) => self.take(&rest.join(" "))?,
             ("transfers", _) => self.show_transfers(),
             ("limit", words) => self.limit(words)?,
             ("peers", _) => list::show_peers(&self.session()?, self.output).await?,
@@ -177,6 +182,13 @@ impl Prompt<'_> {
 
     fn print(&self, text: String) {
         self.output.event("text", json!({}), || text);
+    }
+
+    fn take(&self, name: &str) -> Result<(), Failure> {
+        let name = name.parse().map_err(|error: shoal_wire::text::NameError| {
+            Failure::new(Code::Usage, error.to_string())
+        })?;
+        self.inbox.take(&name)
     }
 
     fn session(&self) -> Result<Session, Failure> {

@@ -65,6 +65,11 @@ impl FromStr for ByteRange {
     }
 }
 
+/// A size as people write it: `500k`, `20G`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "give a number of bytes, with k, M, G or T".to_owned())
+}
+
 impl ByteRange {
     /// The bytes of a file of this size, the end excluded; `None` where it has none of them. An end
     /// behind the file's is the file's.

@@ -7,7 +7,7 @@ use shoal_link::{Link, Stream};
 use shoal_wire::grant::GrantParties;
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
 use shoal_wire::message::{Bounded, FileList, FileOffer};
-use shoal_wire::{Communication, NodeId, NodeName, Refusal, SignedGrant};
+use shoal_wire::{Communication, NodeId, NodeName, OfferTicket, Refusal, SignedGrant};
 use tokio::sync::SetOnce;
 
 use super::Shared;
@@ -74,6 +74,10 @@ impl Handler for Answers<ToServer> {
             Communication::LimitRequest(changes) => {
                 let in_force = self.shared.transfers.throttle().change(&changes);
                 say(&mut stream, &Communication::LimitsInForce(in_force)).await;
+            }
+            Communication::OfferNotice { to, ticket } => {
+                let answer = self.notice(to, ticket);
+                say(&mut stream, &answer).await;
             }
             _ => deny(&mut stream, "a peer does not answer this to its server").await,
         }
@@ -154,6 +158,19 @@ impl<Who> Answers<Who> {
                 removed: found.removed,
             },
             Err(error) => Communication::refused(Refusal::SourceUnreadable, &error.to_string()),
+        }
+    }
+
+    /// Tells whoever listens that somebody offers something.
+    fn notice(&self, to: NodeId, ticket: OfferTicket) -> Communication {
+        let is_own = to == self.shared.connect.endpoint.node_id();
+        let heard = match &self.shared.notices {
+            Some(notices) if is_own => (notices.0)(ticket),
+            _ => Err(Refusal::Declined),
+        };
+        match heard {
+            Ok(()) => Communication::FileAcknowledge { sequence: 0 },
+            Err(refusal) => Communication::refused(refusal, ""),
         }
     }
 

@@ -55,6 +55,7 @@ impl Club {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers,
+            notices: None,
             limits: LimitSettings::default(),
             tasks: tasks.clone(),
         };

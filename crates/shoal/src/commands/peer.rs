@@ -1,10 +1,12 @@
 //! `shoal peer`: runs the peer, with a prompt on a terminal and as a daemon without one.
 
+pub(crate) mod inbox;
+
 use std::io::IsTerminal;
 
 use serde_json::json;
 use shoal_link::Protocol;
-use shoal_node::peer::{Event, Peer, PeerOptions};
+use shoal_node::peer::{Event, Notices, Peer, PeerOptions};
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
@@ -14,6 +16,7 @@ use shoal_store::index::Index;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use self::inbox::Inbox;
 use super::moves::{self, Moves};
 use crate::args::PeerArguments;
 use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
@@ -39,6 +42,18 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     let tasks = Tasks::new();
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
     let hidden = arguments.hidden;
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let has_prompt = has_terminal && !output.is_json();
+    let (inbox, taken) = Inbox::new(state.clone(), has_prompt, output);
+    let takes = inbox::Taking {
+        endpoint: endpoint.clone(),
+        name: name.clone(),
+        folder: arguments.files_dir.clone(),
+        tasks: tasks.clone(),
+        output: output.clone(),
+    };
+    tasks.spawn(takes.run(taken));
+    let hears = inbox.clone();
     let options = PeerOptions {
         share: Share::start(
             ShareOptions {
@@ -53,6 +68,7 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         name: name.clone(),
         agent: agent(),
         accepts_offers: !arguments.no_push,
+        notices: Some(Notices::new(move |ticket| hears.hear(ticket))),
         limits: arguments.limits.over(&settings.limits)?,
         tasks,
     };
@@ -64,14 +80,13 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     settings.name = Some(name.clone());
     settings.server = Some(server);
     state.save(&settings)?;
-    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    if has_terminal && !output.is_json() {
+    if has_prompt {
         output.note(&format!(
             "{name} shares {}. Type 'help' for what it can do, Ctrl-D to quit.",
             arguments.files_dir.display()
         ));
         prompt::run(
-            &peer,
+            (&peer, &inbox),
             events,
             &state.history_path(),
             (&mut interrupt, output),

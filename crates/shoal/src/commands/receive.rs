@@ -5,11 +5,14 @@ mod listing;
 mod whence;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use shoal_link::Endpoint;
+use shoal_node::contacts::Contacts;
 use shoal_node::fetch::{
-    FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob, TreeOptions,
+    Choose, FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob,
+    TreeOptions,
 };
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
@@ -17,7 +20,7 @@ use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfers};
 use shoal_store::folder::Folder;
 use shoal_wire::message::Provider;
-use shoal_wire::{FileEntry, FileSize, NodeName, OfferTicket, Refusal, SafePath};
+use shoal_wire::{FileEntry, FileSize, NodeId, NodeName, OfferTicket, Refusal, SafePath};
 use tokio::sync::mpsc;
 
 use self::accepting::{Accepted, Placement};
@@ -76,19 +79,20 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
             .with_index(state.index_path())
             .opening(greeting);
         let receiving = Receiving {
-            arguments: &arguments,
+            how: How::of(&arguments)?,
             source: source_of(&ticket)?,
-            fetcher: &fetcher,
-            transfers: &Transfers::limited(throttle),
+            fetcher,
+            transfers: Transfers::limited(throttle),
             output,
         };
-        if arguments.output_dir == Path::new("-") {
-            receiving
-                .to_standard_output(state.path(), &mut interrupt)
-                .await
+        let met = if arguments.output_dir == Path::new("-") {
+            let beside = state.path();
+            receiving.to_standard_output(beside, &mut interrupt).await?
         } else {
-            receiving.run(&arguments.output_dir, &mut interrupt).await
-        }
+            receiving.run(&arguments.output_dir, &mut interrupt).await?
+        };
+        remember(&state, ticket.sender, met);
+        Ok(())
     };
     let received = received.await;
     endpoint.close(Refusal::Done).await;
@@ -125,17 +129,97 @@ fn source_of(ticket: &OfferTicket) -> Result<Source, Failure> {
     })
 }
 
+/// Remembers whom this user has met; that it cannot is no reason to fail.
+pub(super) fn remember(state: &StateDir, node: NodeId, name: NodeName) {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = since_epoch.map_or(0, |time| time.as_secs());
+    let remembered = Contacts::load(state).and_then(|mut contacts| {
+        contacts.meet(node, name, now_s);
+        contacts.save(state)
+    });
+    if let Err(error) = remembered {
+        tracing::warn!(%error, "whom you met is not remembered");
+    }
+}
+
+/// How an offer is received.
+#[derive(Clone, Default)]
+pub(super) struct How {
+    /// Without asking.
+    yes: bool,
+    /// Only if it is no larger than this, in bytes.
+    max_bytes: Option<u64>,
+    overwrite: bool,
+    links: bool,
+    choose: Option<Choose>,
+}
+
+impl How {
+    fn of(arguments: &ReceiveArguments) -> Result<Self, Failure> {
+        Ok(Self {
+            yes: arguments.yes,
+            max_bytes: None,
+            overwrite: arguments.overwrite,
+            links: arguments.links,
+            choose: choice(&arguments.include, &arguments.exclude)?,
+        })
+    }
+
+    /// Without a question, if it is no larger than this, in bytes.
+    pub(super) fn unasked(max_bytes: Option<u64>) -> Self {
+        Self {
+            yes: true,
+            max_bytes,
+            ..Self::default()
+        }
+    }
+
+    fn options(&self) -> TreeOptions {
+        TreeOptions {
+            overwrite: self.overwrite,
+            links: self.links,
+            policy: FetchPolicy::default(),
+            choose: self.choose.clone(),
+            ..TreeOptions::default()
+        }
+    }
+}
+
+/// Takes what a contact offers to a running peer, without a question, into `folder`.
+pub(super) async fn take(
+    ticket: &OfferTicket,
+    (endpoint, name): (Endpoint, NodeName),
+    (folder, how): (&Path, How),
+    tasks: &Tasks,
+    output: &Output,
+) -> Result<(), Failure> {
+    let greeting = Greeting {
+        secret: ticket.secret,
+        name,
+    };
+    let receiving = Receiving {
+        how,
+        source: source_of(ticket)?,
+        fetcher: Fetcher::new(endpoint, tasks.clone(), None).opening(greeting),
+        transfers: Transfers::new(),
+        output,
+    };
+    let mut interrupt = Interrupt::listen()?;
+    receiving.run(folder, &mut interrupt).await.map(drop)
+}
+
 /// What is received, and how.
 struct Receiving<'a> {
-    arguments: &'a ReceiveArguments,
+    how: How,
     source: Source,
-    fetcher: &'a Fetcher,
-    transfers: &'a Transfers,
+    fetcher: Fetcher,
+    transfers: Transfers,
     output: &'a Output,
 }
 
 impl Receiving<'_> {
-    async fn run(mut self, folder: &Path, interrupt: &mut Interrupt) -> Result<(), Failure> {
+    /// Receives into a folder; the name of the sender.
+    async fn run(mut self, folder: &Path, interrupt: &mut Interrupt) -> Result<NodeName, Failure> {
         let folder = Folder::create(folder).map_err(|error| Failure::local(error.to_string()))?;
         let (offer, listing) = tokio::select! {
             listed = self.list(&folder) => listed?,
@@ -147,7 +231,7 @@ impl Receiving<'_> {
         };
         self.fetch(&folder, &accepted, interrupt).await?;
         drop(offer);
-        Ok(())
+        Ok(self.source.provider.name)
     }
 
     /// Opens the offer and hears what is in it, without taking anything.
@@ -169,9 +253,9 @@ impl Receiving<'_> {
         let job = TreeJob {
             options: TreeOptions {
                 dry_run: true,
-                ..self.options()?
+                ..self.how.options()
             },
-            ..self.job(folder, (None, None), self.options()?)
+            ..self.job(folder, (None, None), self.how.options())
         };
         let mut listing = Listing::default();
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
@@ -209,24 +293,18 @@ impl Receiving<'_> {
             let text = "there is too little space: make room or name another folder with -o";
             return Err(Failure::new(Code::NoSpace, text));
         }
+        if self.how.max_bytes.is_some_and(|max| needed_bytes > max) {
+            let text = "it is larger than what you take without being asked";
+            return Err(Failure::new(Code::Refused, text));
+        }
         if listing.is_empty() {
             let text = "there is nothing to receive: the offer is empty, or --include fits nothing";
             return Err(Failure::new(Code::NotFound, text));
         }
-        if !self.arguments.yes {
+        if !self.how.yes {
             listing.ask(&placement, self.output).await?;
         }
         Ok(Accepted::new(listing, placement))
-    }
-
-    fn options(&self) -> Result<TreeOptions, Failure> {
-        Ok(TreeOptions {
-            overwrite: self.arguments.overwrite,
-            links: self.arguments.links,
-            policy: FetchPolicy::default(),
-            choose: choice(&self.arguments.include, &self.arguments.exclude)?,
-            ..TreeOptions::default()
-        })
     }
 
     fn job(
@@ -268,7 +346,7 @@ impl Receiving<'_> {
             loop {
                 let options = TreeOptions {
                     choose: Some(accepted.choose(remote.as_ref())),
-                    ..self.options()?
+                    ..self.how.options()
                 };
                 let job = self.job(folder, (remote.clone(), target.clone()), options);
                 let of_job = job.transfer.snapshot().path;
@@ -349,7 +427,7 @@ impl Receiving<'_> {
         mut self,
         beside: &Path,
         interrupt: &mut Interrupt,
-    ) -> Result<(), Failure> {
+    ) -> Result<NodeName, Failure> {
         if self.output.is_json() {
             let text = "standard output cannot take both the file and JSON: leave one out";
             return Err(Failure::new(Code::Usage, text));
@@ -369,11 +447,14 @@ impl Receiving<'_> {
             Failure::new(Code::Usage, text)
         })?;
         let accepted = Accepted::new(listing, Placement::default());
+        let silent = self.output.quiet();
         let quiet = Receiving {
-            output: &self.output.quiet(),
+            output: &silent,
             ..self
         };
         quiet.fetch(&folder, &accepted, interrupt).await?;
+        let name = quiet.source.provider.name;
+
         drop(offer);
         let path = folder.path_of(&only);
         let copied = tokio::task::spawn_blocking(move || {
@@ -385,7 +466,7 @@ impl Receiving<'_> {
             .map_err(std::io::Error::other)
             .and_then(|copied| copied);
         copied
-            .map(drop)
+            .map(|_| name)
             .map_err(|error| Failure::local(format!("cannot write it out: {error}")))
     }
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use shoal_link::Protocol;
+use shoal_node::contacts::Contacts;
 use shoal_node::offer::{Offer, OfferEvent, OfferOptions};
-use shoal_node::session::Connect;
+use shoal_node::requests::RequestError;
+use shoal_node::session::{Connect, Session};
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::{Settings, StateDir};
 use shoal_node::tasks::Tasks;
@@ -19,15 +21,17 @@ use shoal_node::throttle::Throttle;
 use shoal_store::index::Index;
 use shoal_wire::message::Addresses;
 use shoal_wire::offer::Via;
-use shoal_wire::{Code, NodeName, Refusal};
+use shoal_wire::{Code as OfferCode, Communication, NodeName, Refusal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use self::telling::Telling;
+use super::contacts::unknown;
+use super::receive::remember;
 use crate::args::SendArguments;
 use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
-use crate::exit::Failure;
+use crate::exit::{Code, Failure, code_of};
 use crate::interrupt::Interrupt;
 use crate::output::{Output, duration};
 use crate::typed::typed_lines;
@@ -59,7 +63,9 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         name: name.clone(),
         throttle,
         asks: arguments.ask,
-        receivers: arguments.receivers.or(arguments.once.then_some(1)),
+        receivers: arguments
+            .receivers
+            .or((arguments.once || arguments.to.is_some()).then_some(1)),
         lifetime: arguments.expires,
         tasks: tasks.clone(),
     });
@@ -69,15 +75,14 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         arguments: &arguments,
         output,
     };
-    let code = match connect {
-        Some(connect) => tokio::select! {
-            code = sending.code(connect) => code,
-            () = interrupt.received() => return Ok(()),
-        },
-        None => None,
+    let begun = tokio::select! {
+        begun = sending.begin(connect, &state) => begun,
+        () = interrupt.received() => return Ok(()),
     };
-    sending.show(code);
-    let ended = sending.wait(events, &mut interrupt).await;
+    let ended = match begun {
+        Ok(_session) => sending.wait((events, &state), &mut interrupt).await,
+        Err(failure) => Err(failure),
+    };
     endpoint.close(Refusal::Done).await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     ended
@@ -137,14 +142,80 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn code(&self, connect: Connect) -> Option<Code> {
+    /// Says how to come: to somebody who is known, or to whoever gets the code or the ticket. The
+    /// session is to be kept while it waits.
+    async fn begin(
+        &self,
+        connect: Option<Connect>,
+        state: &StateDir,
+    ) -> Result<Option<Session>, Failure> {
+        match (&self.arguments.to, connect) {
+            (Some(name), Some(connect)) => self.notify(name, &connect, state).await.map(Some),
+            (Some(_), None) => Err(Failure::new(
+                Code::Usage,
+                "--to needs a server that both of you use: join one with 'shoal peer --join TICKET'",
+            )),
+            (None, Some(connect)) => {
+                let code = self.code(connect).await;
+                self.show(code);
+                Ok(None)
+            }
+            (None, None) => {
+                self.show(None);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells a contact's peer, through the server, that this is for it.
+    async fn notify(
+        &self,
+        name: &NodeName,
+        connect: &Connect,
+        state: &StateDir,
+    ) -> Result<Session, Failure> {
+        let contacts = Contacts::load(state)?;
+        let to = contacts.named(name).ok_or_else(|| unknown(name))?.node;
+        let session = Session::connect(connect).await?;
+        self.reached_via(&session);
+        let ticket = self.offer.ticket_for(to);
+        let notice = Communication::OfferNotice { to, ticket };
+        match session.request(&notice).await {
+            Ok(Communication::FileAcknowledge { .. }) => {}
+            Ok(_) => return Err(RequestError::Unexpected.into()),
+            Err(RequestError::Refused(report)) => {
+                let text = match report.refusal {
+                    Refusal::PeerNotConnected => format!(
+                        "{name} is not connected: their 'shoal peer' must run; or send with a code"
+                    ),
+                    Refusal::Declined => format!(
+                        "{name} does not take it: they must know you ('shoal contacts add') and be there to accept it, or let it in by rule ('shoal contacts accept')"
+                    ),
+                    _ => RequestError::Refused(report.clone()).to_string(),
+                };
+                return Err(Failure::new(code_of(report.refusal), text));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let fields = json!({ "to": name.to_string(), "node": to.to_string() });
+        self.output.event("notified", fields, || {
+            format!("{name} has been told. Waiting, Ctrl-C ends it.")
+        });
+        Ok(session)
+    }
+
+    fn reached_via(&self, session: &Session) {
+        self.offer.reached_via(Via {
+            server: session.server(),
+            addresses: Addresses::truncated(vec![session.link().path().remote]),
+            pass: None,
+        });
+    }
+
+    async fn code(&self, connect: Connect) -> Option<OfferCode> {
         match self.offer.keep_code(connect).await {
             Ok((code, session)) => {
-                self.offer.reached_via(Via {
-                    server: session.server(),
-                    addresses: Addresses::truncated(vec![session.link().path().remote]),
-                    pass: None,
-                });
+                self.reached_via(&session);
                 Some(code)
             }
             Err(error) => {
@@ -156,7 +227,7 @@ impl Sending<'_> {
     }
 
     /// Says how to come.
-    fn show(&self, code: Option<Code>) {
+    fn show(&self, code: Option<OfferCode>) {
         let Some(ticket) = self.offer.ticket() else {
             return;
         };
@@ -196,7 +267,7 @@ impl Sending<'_> {
     /// Waits until it is over, expired or interrupted.
     async fn wait(
         &self,
-        mut events: Receiver<OfferEvent>,
+        (mut events, state): (Receiver<OfferEvent>, &StateDir),
         interrupt: &mut Interrupt,
     ) -> Result<(), Failure> {
         let mut telling = Telling::new(self.output);
@@ -208,7 +279,12 @@ impl Sending<'_> {
             tokio::select! {
                 event = events.recv() => match event {
                     Ok(OfferEvent::Over) => is_over = true,
-                    Ok(event) => telling.happened(&event),
+                    Ok(event) => {
+                        if let OfferEvent::Finished(visit) = &event {
+                            remember(state, visit.node, visit.name.clone());
+                        }
+                        telling.happened(&event);
+                    }
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => break,
                 },
