@@ -1,5 +1,8 @@
 //! Mailboxes on a virtual clock: short numbers, budgets, ends.
 
+#![expect(clippy::disallowed_methods, reason = "a test has a clock")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;

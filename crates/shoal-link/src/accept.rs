@@ -5,10 +5,12 @@
 //! section 8.1), so that half-open handshakes from forged addresses cost nothing; at the cap it
 //! is refused. Only complete handshakes come out.
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use noq::VarInt;
 use shoal_wire::Refusal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::Servers;
 use crate::link::Link;
+use crate::roaming;
 use crate::socket::canonical;
+use crate::tls::ADDRESS_DISCOVERY_ALPN;
 use crate::transport::is_same_host;
 
 /// Pending handshakes from which a dialer must prove its address first: an honest burst stays
@@ -28,6 +32,12 @@ pub(crate) const PENDING_MAX: usize = 1024;
 pub(crate) const INCOMING_BYTES: u64 = 16 * 1024;
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Handshakes of the roaming lane pending at once.
+const ROAMING_PENDING_MAX: usize = 128;
+/// Connections at once on which nodes only hear their address.
+const ASKING_MAX: usize = 1024;
+/// How long a node may hold a connection on which it only hears its address.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(60);
 /// Complete links that nobody has accepted yet; past it, handshakes wait and count as pending.
 const READY_LINKS: usize = 64;
 
@@ -56,22 +66,31 @@ fn verdict(pending: usize, is_address_proven: bool) -> Verdict {
 }
 
 /// Starts the accepting task, which ends when the endpoint closes or its last clone is dropped.
-pub(crate) fn start(acceptor: Acceptor) -> mpsc::Receiver<Link> {
-    let (links, ready) = mpsc::channel(READY_LINKS);
+pub(crate) fn start(acceptor: Acceptor, links: mpsc::Sender<Link>) {
     tokio::spawn(async move {
         let closing = acceptor.closing.clone();
         closing.run_until_cancelled(acceptor.run(links)).await;
     });
-    ready
+}
+
+/// Where complete links come out.
+pub(crate) fn ready() -> (mpsc::Sender<Link>, mpsc::Receiver<Link>) {
+    mpsc::channel(READY_LINKS)
 }
 
 impl Acceptor {
     async fn run(self, links: mpsc::Sender<Link>) {
         // Dropped with this future, and the pending handshakes with it.
         let mut pending = JoinSet::new();
+        let mut asking = JoinSet::new();
         loop {
             tokio::select! {
-                Some(_) = pending.join_next() => {}
+                Some(completed) = pending.join_next() => {
+                    if let Ok(Some(connection)) = completed && asking.len() < ASKING_MAX {
+                        asking.spawn(tell_its_address(connection));
+                    }
+                }
+                Some(_) = asking.join_next() => {}
                 incoming = self.quic.accept() => {
                     let Some(incoming) = incoming else { return };
                     self.admit(incoming, &mut pending, &links);
@@ -83,7 +102,7 @@ impl Acceptor {
     fn admit(
         &self,
         incoming: noq::Incoming,
-        pending: &mut JoinSet<()>,
+        pending: &mut JoinSet<Option<noq::Connection>>,
         links: &mpsc::Sender<Link>,
     ) {
         let remote = canonical(incoming.remote_address());
@@ -116,21 +135,82 @@ impl Acceptor {
     }
 }
 
+/// Completes a handshake; gives back a connection that only asks for its address.
 async fn complete(
     connecting: noq::Connecting,
     remote: SocketAddr,
     goodbye: Arc<OnceLock<Refusal>>,
     links: mpsc::Sender<Link>,
-) {
+) -> Option<noq::Connection> {
     match tokio::time::timeout(HANDSHAKE_LIMIT, connecting).await {
+        Ok(Ok(connection)) if asks_for_its_address(&connection) => return Some(connection),
         Ok(Ok(connection)) => {
-            if let Some(link) = Link::new(connection, remote, goodbye) {
+            if let Some(link) = Link::direct(connection, remote, goodbye) {
                 // Closed endpoints take no more links; dropping it closes it.
                 let _ = links.send(link).await;
             }
         }
         Ok(Err(error)) => tracing::debug!(%remote, %error, "handshake failed"),
         Err(_) => tracing::debug!(%remote, "handshake not finished in time"),
+    }
+    None
+}
+
+/// Tells a node at which address it is seen, which the library does by itself; its end closes the
+/// connection, or silence does.
+async fn tell_its_address(connection: noq::Connection) {
+    let _ = tokio::time::timeout(ADDRESS_LIMIT, connection.closed()).await;
+    connection.close(VarInt::from_u32(Refusal::Done.code()), b"");
+}
+
+fn asks_for_its_address(connection: &noq::Connection) -> bool {
+    let data = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<noq::crypto::rustls::HandshakeData>().ok());
+    data.is_some_and(|data| data.protocol.as_deref() == Some(ADDRESS_DISCOVERY_ALPN))
+}
+
+/// Accepts links of the roaming lane until the endpoint closes. Whoever comes that way has been
+/// admitted by a relay, or was punched through to.
+pub(crate) async fn roam(
+    endpoint: iroh::Endpoint,
+    goodbye: Arc<OnceLock<Refusal>>,
+    links: mpsc::Sender<Link>,
+) {
+    let mut pending = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = pending.join_next() => {}
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { return };
+                if pending.len() >= ROAMING_PENDING_MAX {
+                    incoming.refuse();
+                    continue;
+                }
+                let (goodbye, links) = (Arc::clone(&goodbye), links.clone());
+                pending.spawn(complete_roaming(incoming, goodbye, links));
+            }
+        }
+    }
+}
+
+async fn complete_roaming(
+    incoming: iroh::endpoint::Incoming,
+    goodbye: Arc<OnceLock<Refusal>>,
+    links: mpsc::Sender<Link>,
+) {
+    let Some(remote) = roaming::origin(incoming.remote_addr()) else {
+        return incoming.refuse();
+    };
+    match tokio::time::timeout(HANDSHAKE_LIMIT, incoming.into_future()).await {
+        Ok(Ok(connection)) => {
+            if let Some(link) = Link::roaming(connection, remote, goodbye) {
+                // Closed endpoints take no more links; dropping it closes it.
+                let _ = links.send(link).await;
+            }
+        }
+        Ok(Err(error)) => tracing::debug!(%remote, %error, "roaming handshake failed"),
+        Err(_) => tracing::debug!(%remote, "roaming handshake not finished in time"),
     }
 }
 

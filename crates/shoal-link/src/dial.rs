@@ -22,12 +22,21 @@ use shoal_wire::{NodeId, Refusal};
 use crate::endpoint::{Endpoint, Inner};
 use crate::identity::NODE_SERVER_NAME;
 use crate::link::{Link, refusal_of, refusal_of_transport};
+use crate::roaming::Relay;
 use crate::tls::{self, Protocol};
 use crate::transport::is_same_host;
 use crate::trust::{Rejection, Trust};
 
 /// Head start of each address over the next (RFC 8305 section 8 allows 100 ms to 2 s).
 const HEAD_START: Duration = Duration::from_millis(100);
+
+/// Head start of the direct lane over the roaming one: three of its round trips across a continent.
+const DIRECT_HEAD_START: Duration = Duration::from_millis(300);
+
+/// The same towards a server, which has an address that leads to it wherever UDP gets through: its
+/// restart must not move all its peers to the relay. A first datagram that is lost is sent again
+/// after a second (RFC 9002 section 6.2.2).
+const SERVER_HEAD_START: Duration = Duration::from_millis(1500);
 
 /// Whom to reach, and how.
 #[derive(Debug, Clone)]
@@ -42,6 +51,8 @@ pub struct Dial {
     pub trust: Trust,
     /// What the link is for.
     pub protocol: Protocol,
+    /// Relays at which the other node may be, if it is trusted by its id and this endpoint roams.
+    pub relays: Vec<Relay>,
     /// How long the whole dial may take.
     pub deadline: Duration,
 }
@@ -173,8 +184,9 @@ impl Endpoint {
         let deadline = tokio::time::sleep(dial.deadline);
         tokio::pin!(deadline);
         let mut queue = VecDeque::from(self.inner.destinations(&dial.addresses));
+        let roaming = self.roaming_attempt(&dial, queue.len());
         let attempts = Attempts::new(&self.inner, dial)?;
-        let mut pending = Pending(Vec::new());
+        let mut pending = Pending(roaming.into_iter().collect());
         let mut worst = DialError::NoAddress;
         loop {
             match queue.pop_front() {
@@ -196,6 +208,33 @@ impl Endpoint {
                 worst = error;
             }
         }
+    }
+}
+
+impl Endpoint {
+    /// The attempt of the roaming lane. It begins a little later than those of the direct one,
+    /// which is the faster lane wherever it leads anywhere.
+    fn roaming_attempt(&self, dial: &Dial, direct: usize) -> Option<Attempt<'_>> {
+        let (Trust::Node(node), Some(roaming)) = (&dial.trust, &self.inner.roaming) else {
+            return None;
+        };
+        if dial.relays.is_empty() {
+            return None;
+        }
+        let (node, protocol, relays) = (*node, dial.protocol, dial.relays.clone());
+        let head_start = match (direct, protocol) {
+            (0, _) => Duration::ZERO,
+            (_, Protocol::Control) => SERVER_HEAD_START,
+            (_, Protocol::Transfer) => DIRECT_HEAD_START,
+        };
+        Some(Box::pin(async move {
+            tokio::time::sleep(head_start).await;
+            let connection = roaming.dial(node, &relays, protocol).await?;
+            let first = relays.first().map(|relay| relay.address);
+            let remote = first.ok_or(DialError::NoAddress)?;
+            Link::roaming(connection, remote, Arc::clone(&self.inner.goodbye))
+                .ok_or(DialError::VersionUnsupported)
+        }))
     }
 }
 
@@ -259,7 +298,7 @@ impl<'a> Attempts<'a> {
                 },
             })?;
         let connection = connecting.await.map_err(DialError::from_connection)?;
-        Link::new(connection, address, Arc::clone(&self.endpoint.goodbye))
+        Link::direct(connection, address, Arc::clone(&self.endpoint.goodbye))
             .ok_or(DialError::VersionUnsupported)
     }
 }

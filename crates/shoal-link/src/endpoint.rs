@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use noq::crypto::rustls::QuicServerConfig;
@@ -20,6 +20,7 @@ use crate::accept::{self, Acceptor};
 use crate::certificate::ServerCertificate;
 use crate::identity::Identity;
 use crate::link::Link;
+use crate::roaming::{CLOSE_LIMIT, Relay, Roaming, RoamingConfig};
 use crate::socket::{self, BindError, Family, canonical};
 use crate::tls::{self, Protocol};
 use crate::transport::{RECEIVED_MTU_BYTES, Transports};
@@ -38,6 +39,8 @@ pub struct EndpointConfig {
     pub certificate: Option<ServerCertificate>,
     /// Protocols to answer; with none, nobody can dial in.
     pub accept: Vec<Protocol>,
+    /// Whether and how it roams; `None` for the direct lane alone.
+    pub roaming: Option<RoamingConfig>,
 }
 
 /// A node's place on the network: dials and accepts links on one UDP port.
@@ -55,6 +58,11 @@ pub(crate) struct Inner {
     identity: Identity,
     local_addr: SocketAddr,
     ready: Mutex<mpsc::Receiver<Link>>,
+    links: mpsc::WeakSender<Link>,
+    /// Keeps the ways in open while nobody roams yet.
+    _links: Option<mpsc::Sender<Link>>,
+    pub(crate) roaming: Option<Roaming>,
+    roams: Once,
     closing: CancellationToken,
     _stops_accepting: DropGuard,
 }
@@ -103,15 +111,21 @@ impl Endpoint {
 
         let goodbye = Arc::new(OnceLock::new());
         let closing = CancellationToken::new();
-        let ready = match servers {
-            Some(servers) => accept::start(Acceptor {
+        let (links, ready) = accept::ready();
+        let is_answering = servers.is_some();
+        if let Some(servers) = servers {
+            let acceptor = Acceptor {
                 quic: quic.clone(),
                 servers,
                 goodbye: Arc::clone(&goodbye),
                 closing: closing.clone(),
-            }),
-            None => mpsc::channel(1).1,
-        };
+            };
+            accept::start(acceptor, links.clone());
+        }
+        let identity = config.identity.clone();
+        let roaming = config
+            .roaming
+            .map(|roaming| Roaming::new(identity, roaming, config.accept));
         Ok(Self {
             inner: Arc::new(Inner {
                 local_addr: canonical(quic.local_addr().map_err(failed)?),
@@ -122,6 +136,10 @@ impl Endpoint {
                 goodbye,
                 identity: config.identity,
                 ready: Mutex::new(ready),
+                links: links.downgrade(),
+                _links: is_answering.then_some(links),
+                roaming,
+                roams: Once::new(),
                 _stops_accepting: closing.clone().drop_guard(),
                 closing,
             }),
@@ -154,6 +172,29 @@ impl Endpoint {
         }
     }
 
+    /// From now on this node can be reached at a relay by whoever knows its id, and dials through
+    /// it. Does nothing where the endpoint does not roam.
+    ///
+    /// # Errors
+    /// Why the roaming lane cannot be opened.
+    pub async fn join_relay(&self, relay: &Relay) -> Result<(), String> {
+        let Some(roaming) = &self.inner.roaming else {
+            return Ok(());
+        };
+        roaming.join(relay).await?;
+        self.inner.answer_roaming();
+        Ok(())
+    }
+
+    /// Waits until a relay has taken this node in; for ever where there is none.
+    pub async fn is_homed(&self) {
+        let roaming = self.inner.roaming.as_ref().and_then(Roaming::started);
+        match roaming {
+            Some(endpoint) => endpoint.online().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Closes every link with the reason and waits, at most a second, for the goodbyes to leave.
     /// The first call's reason counts.
     pub async fn close(&self, refusal: Refusal) {
@@ -163,7 +204,31 @@ impl Endpoint {
             .quic
             .close(VarInt::from_u32(said.code()), said.text().as_bytes());
         // A peer that does not answer must not keep the process from ending.
-        let _ = tokio::time::timeout(GOODBYE_LIMIT, self.inner.quic.wait_all_draining()).await;
+        let draining = tokio::time::timeout(GOODBYE_LIMIT, self.inner.quic.wait_all_draining());
+        let roaming = self.inner.roaming.as_ref().and_then(Roaming::started);
+        let closing = async {
+            if let Some(endpoint) = roaming {
+                let _ = tokio::time::timeout(CLOSE_LIMIT, endpoint.close()).await;
+            }
+        };
+        let _ = tokio::join!(draining, closing);
+    }
+}
+
+impl Inner {
+    /// Starts to take in links of the roaming lane, once, where this endpoint answers at all.
+    fn answer_roaming(&self) {
+        let endpoint = self.roaming.as_ref().and_then(Roaming::started);
+        let (Some(endpoint), Some(links)) = (endpoint.cloned(), self.links.upgrade()) else {
+            return;
+        };
+        self.roams.call_once(|| {
+            let (closing, goodbye) = (self.closing.clone(), Arc::clone(&self.goodbye));
+            tokio::spawn(async move {
+                let answering = accept::roam(endpoint, goodbye, links);
+                closing.run_until_cancelled(answering).await;
+            });
+        });
     }
 }
 

@@ -81,6 +81,11 @@ impl Identity {
         Signature::new(self.key.sign(message).to_bytes())
     }
 
+    /// The secret half.
+    pub(crate) fn secret_bytes(&self) -> [u8; 32] {
+        self.key.to_bytes()
+    }
+
     /// A fresh node certificate with its key, for the handshake.
     pub(crate) fn certified_key(&self) -> Result<Arc<CertifiedKey>, String> {
         let der = self.key.to_pkcs8_der().map_err(|error| error.to_string())?;

@@ -1,4 +1,8 @@
-//! The direct lane: one UDP socket per process, QUIC links between nodes that know each other.
+//! How nodes reach each other: QUIC links between nodes that know each other by key.
+//!
+//! Two lanes lead to a link. The direct one is one UDP socket per process and goes to addresses; the
+//! roaming one goes to node ids, through NATs and relays. Which of them carries a link makes no
+//! difference to anything above.
 //!
 //! Owns the node's [`Identity`], the handshake (TLS 1.3 both ways, Ed25519 node certificates, or
 //! a server's X.509 certificate), the transport settings chosen per path, and the framing of
@@ -17,6 +21,8 @@ mod dial;
 mod endpoint;
 mod identity;
 mod link;
+mod relay;
+mod roaming;
 mod socket;
 mod stream;
 mod tls;
@@ -28,6 +34,8 @@ pub use dial::{Dial, DialError};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use identity::{Identity, IdentityError};
 pub use link::{Link, LinkError, LivePath, PathKind};
+pub use relay::{Admission, RelayFigures, RelayServer};
+pub use roaming::{Relay, RoamingConfig};
 pub use socket::BindError;
 pub use stream::{HearError, RecvStream, SayError, SendStream, Stream, StreamError, StreamName};
 pub use tls::Protocol;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use noq::{Connection, ConnectionError, PathId, Side, TransportErrorCode, VarInt};
+use noq::{ConnectionError, PathId, Side, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
 use shoal_wire::{NodeId, Refusal};
 
@@ -17,7 +17,8 @@ use crate::identity::node_id_in;
 use crate::socket::canonical;
 use crate::stream::Stream;
 use crate::tls::Protocol;
-use crate::{congestion, transport};
+use crate::transport::{WIDE_STREAMS, WIDE_WINDOW_BYTES};
+use crate::{congestion, roaming};
 
 /// TLS alerts by which the other side turns a certificate down (RFC 8446 section 6).
 const CERTIFICATE_ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 51, 116];
@@ -61,6 +62,10 @@ impl LinkError {
 pub enum PathKind {
     /// Straight to the other side's address.
     Direct,
+    /// Straight to it too, through the NATs between, by the roaming lane.
+    Punched,
+    /// By way of a relay, which cannot read them.
+    Relayed,
 }
 
 /// What is known of a link's path at this moment.
@@ -69,7 +74,7 @@ pub enum PathKind {
 pub struct LivePath {
     /// How the datagrams travel.
     pub kind: PathKind,
-    /// Where they go; IPv4 is always spelled as IPv4.
+    /// Where they go, to the relay where they are relayed; IPv4 is always spelled as IPv4.
     pub remote: SocketAddr,
     /// Smoothed round-trip time.
     pub rtt: Duration,
@@ -114,8 +119,32 @@ impl Goodbye {
 /// A live connection to another node.
 #[derive(Clone)]
 pub struct Link {
-    connection: Connection,
+    carrier: Carrier,
     shared: Arc<Shared>,
+}
+
+/// What carries a link: both are connections of the same library, found in different ways.
+#[derive(Clone)]
+enum Carrier {
+    Direct(noq::Connection),
+    Roaming(iroh::endpoint::Connection),
+}
+
+/// Which lane numbered a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Direct,
+    Roaming,
+}
+
+/// The same call on either lane.
+macro_rules! on_either {
+    ($carrier:expr, $connection:ident => $call:expr) => {
+        match $carrier {
+            Carrier::Direct($connection) => $call,
+            Carrier::Roaming($connection) => $call,
+        }
+    };
 }
 
 struct Shared {
@@ -125,10 +154,30 @@ struct Shared {
     goodbye: Arc<Goodbye>,
 }
 
+impl Shared {
+    fn new(
+        (remote_id, protocol): (Option<NodeId>, Protocol),
+        remote: SocketAddr,
+        of_endpoint: Arc<OnceLock<Refusal>>,
+    ) -> Self {
+        let goodbye = Goodbye {
+            of_link: OnceLock::new(),
+            of_endpoint,
+        };
+        Self {
+            remote_id,
+            protocol,
+            first_remote: canonical(remote),
+            goodbye: Arc::new(goodbye),
+        }
+    }
+}
+
 impl Link {
-    /// Wraps a connection whose handshake is over. `None` when it speaks no protocol of ours.
-    pub(crate) fn new(
-        connection: Connection,
+    /// Wraps a connection of the direct lane whose handshake is over. `None` when it speaks no
+    /// protocol of ours, or was dialled by nobody.
+    pub(crate) fn direct(
+        connection: noq::Connection,
         remote: SocketAddr,
         endpoint_goodbye: Arc<OnceLock<Refusal>>,
     ) -> Option<Self> {
@@ -141,18 +190,28 @@ impl Link {
             .peer_identity()
             .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
             .and_then(|chain| node_id_in(chain.first()?));
-        let goodbye = Goodbye {
-            of_link: OnceLock::new(),
-            of_endpoint: endpoint_goodbye,
-        };
+        if connection.side() == Side::Server && remote_id.is_none() {
+            return None;
+        }
+        let shared = Shared::new((remote_id, protocol), remote, endpoint_goodbye);
         Some(Self {
-            connection,
-            shared: Arc::new(Shared {
-                remote_id,
-                protocol,
-                first_remote: canonical(remote),
-                goodbye: Arc::new(goodbye),
-            }),
+            carrier: Carrier::Direct(connection),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Wraps a connection of the roaming lane. `None` when it speaks no protocol of ours.
+    pub(crate) fn roaming(
+        connection: iroh::endpoint::Connection,
+        remote: SocketAddr,
+        endpoint_goodbye: Arc<OnceLock<Refusal>>,
+    ) -> Option<Self> {
+        let protocol = Protocol::from_alpn(connection.alpn())?;
+        let remote_id = NodeId::new(*connection.remote_id().as_bytes());
+        let shared = Shared::new((Some(remote_id), protocol), remote, endpoint_goodbye);
+        Some(Self {
+            carrier: Carrier::Roaming(connection),
+            shared: Arc::new(shared),
         })
     }
 
@@ -168,7 +227,10 @@ impl Link {
 
     /// Whether this side dialled.
     pub fn is_dialer(&self) -> bool {
-        self.connection.side() == Side::Client
+        match &self.carrier {
+            Carrier::Direct(connection) => connection.side() == Side::Client,
+            Carrier::Roaming(connection) => roaming::is_dialer(connection),
+        }
     }
 
     /// Opens a stream in both directions, waiting while the other side allows no more. The other
@@ -177,7 +239,7 @@ impl Link {
     /// # Errors
     /// When the link is over.
     pub async fn open(&self) -> Result<Stream, LinkError> {
-        match self.connection.open_bi().await {
+        match on_either!(&self.carrier, connection => connection.open_bi().await) {
             Ok(halves) => Ok(self.stream(halves)),
             Err(error) => Err(self.shared.goodbye.explain(error)),
         }
@@ -188,7 +250,7 @@ impl Link {
     /// # Errors
     /// When the link is over.
     pub async fn accept(&self) -> Result<Stream, LinkError> {
-        match self.connection.accept_bi().await {
+        match on_either!(&self.carrier, connection => connection.accept_bi().await) {
             Ok(halves) => Ok(self.stream(halves)),
             Err(error) => Err(self.shared.goodbye.explain(error)),
         }
@@ -199,47 +261,78 @@ impl Link {
     }
 
     /// Tells it from every other link of this process while it lives.
-    pub(crate) fn number(&self) -> usize {
-        self.connection.stable_id()
+    pub(crate) fn number(&self) -> (Lane, usize) {
+        match &self.carrier {
+            Carrier::Direct(connection) => (Lane::Direct, connection.stable_id()),
+            Carrier::Roaming(connection) => (Lane::Roaming, connection.stable_id()),
+        }
     }
 
     /// Closes the link at once, with the reason; what is not acknowledged yet is lost.
     pub fn close(&self, refusal: Refusal) {
-        if self.connection.close_reason().is_none() {
+        if self.close_reason().is_none() {
             // The first goodbye is the one that was said.
             let _ = self.shared.goodbye.of_link.set(refusal);
         }
-        self.connection
-            .close(VarInt::from_u32(refusal.code()), refusal.text().as_bytes());
+        let (code, text) = (VarInt::from_u32(refusal.code()), refusal.text().as_bytes());
+        on_either!(&self.carrier, connection => connection.close(code, text));
     }
 
     /// Waits until the link is over, and says why.
     pub async fn closed(&self) -> LinkError {
-        let error = self.connection.closed().await;
+        let error = on_either!(&self.carrier, connection => connection.closed().await);
         self.shared.goodbye.explain(error)
     }
 
     /// Why the link is over, `None` while it lives.
     pub fn close_reason(&self) -> Option<LinkError> {
-        let error = self.connection.close_reason()?;
+        let error = on_either!(&self.carrier, connection => connection.close_reason())?;
         Some(self.shared.goodbye.explain(error))
     }
 
     /// What is known of the path now.
     pub fn path(&self) -> LivePath {
-        let path = self.connection.path(PathId::ZERO);
-        let remote = path
-            .as_ref()
-            .and_then(|path| path.remote_address().ok())
-            .map_or(self.shared.first_remote, canonical);
+        match &self.carrier {
+            Carrier::Direct(connection) => self.direct_path(connection),
+            Carrier::Roaming(connection) => self.roaming_path(connection),
+        }
+    }
+
+    fn direct_path(&self, connection: &noq::Connection) -> LivePath {
+        let path = connection.path(PathId::ZERO);
+        let remote = path.as_ref().and_then(|path| path.remote_address().ok());
         let stats = path.map(|path| path.stats()).unwrap_or_default();
-        let controller = self.connection.congestion_state(PathId::ZERO);
-        let smallest_rtt = controller.and_then(congestion::smallest_rtt);
+        let controller = connection.congestion_state(PathId::ZERO);
         LivePath {
             kind: PathKind::Direct,
-            remote,
+            remote: remote.map_or(self.shared.first_remote, canonical),
             rtt: stats.rtt,
-            smallest_rtt: smallest_rtt.unwrap_or(stats.rtt),
+            smallest_rtt: controller
+                .and_then(congestion::smallest_rtt)
+                .unwrap_or(stats.rtt),
+            lost_packets: stats.lost_packets,
+            mtu_bytes: stats.current_mtu,
+        }
+    }
+
+    fn roaming_path(&self, connection: &iroh::endpoint::Connection) -> LivePath {
+        let selected = roaming::selected_path(connection);
+        let (id, kind, remote) = match selected {
+            Some((id, true, relay)) => (Some(id), PathKind::Relayed, relay),
+            Some((id, false, address)) => (Some(id), PathKind::Punched, address),
+            None => (None, PathKind::Relayed, self.shared.first_remote),
+        };
+        let paths = connection.paths();
+        let stats = id.and_then(|id| paths.get(id)).map(|path| path.stats());
+        let stats = stats.unwrap_or_default();
+        let controller = id.and_then(|id| connection.congestion_state(id));
+        LivePath {
+            kind,
+            remote: canonical(remote),
+            rtt: stats.rtt,
+            smallest_rtt: controller
+                .and_then(congestion::smallest_rtt)
+                .unwrap_or(stats.rtt),
             lost_packets: stats.lost_packets,
             mtu_bytes: stats.current_mtu,
         }
@@ -248,16 +341,21 @@ impl Link {
     /// Raises the receive window and the number of streams from what a stranger gets to what a
     /// known peer gets. Call it once the other side is known and welcome.
     pub fn widen(&self) {
-        transport::widen(&self.connection);
+        let window = VarInt::from_u32(WIDE_WINDOW_BYTES);
+        let streams = VarInt::from_u32(WIDE_STREAMS);
+        on_either!(&self.carrier, connection => {
+            connection.set_receive_window(window);
+            connection.set_max_concurrent_bi_streams(streams);
+        });
     }
 
     /// Key material that only the two ends of this link can compute (RFC 8446 section 7.5), the
     /// same at both. `None` when the exporter refuses, which a finished handshake rules out.
     pub fn export_key(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
         let mut key = [0; 32];
-        self.connection
-            .export_keying_material(&mut key, label, context)
-            .ok()?;
+        on_either!(&self.carrier, connection => {
+            connection.export_keying_material(&mut key, label, context).ok()?;
+        });
         Some(key)
     }
 }

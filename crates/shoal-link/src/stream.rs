@@ -15,7 +15,7 @@ use noq::{ReadError, VarInt, WriteError};
 use shoal_wire::frame::{self, HEADER_BYTES, Header};
 use shoal_wire::{Communication, DecodeError, Refusal};
 
-use crate::link::{Goodbye, Link, LinkError, refusal_of};
+use crate::link::{Goodbye, Lane, Link, LinkError, refusal_of};
 
 /// Why bytes could not be sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +81,7 @@ impl HearError {
 /// Which stream of which link, among all of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamName {
-    link: usize,
+    link: (Lane, usize),
     id: u64,
 }
 

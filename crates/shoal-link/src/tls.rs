@@ -26,6 +26,10 @@ pub enum Protocol {
     Transfer,
 }
 
+/// What a node of the roaming lane asks a server for, to hear at which address it is seen: a
+/// connection on which nothing is said.
+pub(crate) const ADDRESS_DISCOVERY_ALPN: &[u8] = b"/iroh-qad/0";
+
 impl Protocol {
     pub(crate) const fn alpn(self) -> &'static [u8] {
         match self {
@@ -47,16 +51,31 @@ pub(crate) fn answering(
     server: Option<Arc<CertifiedKey>>,
     protocols: &[Protocol],
 ) -> Result<QuicServerConfig, String> {
+    // Nodes ask those whom they find by an address, which are servers.
+    let tells_addresses = protocols.contains(&Protocol::Control);
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
-        .with_client_cert_verifier(Arc::new(DialerVerifier::new()))
+        .with_client_cert_verifier(Arc::new(DialerVerifier::new(tells_addresses)))
         .with_cert_resolver(Arc::new(ByName { node, server }));
     config.alpn_protocols = protocols.iter().map(|p| p.alpn().to_vec()).collect();
+    if tells_addresses {
+        config.alpn_protocols.push(ADDRESS_DISCOVERY_ALPN.to_vec());
+    }
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     QuicServerConfig::try_from(config).map_err(|error| error.to_string())
+}
+
+/// The handshake settings of a relay, over TCP.
+pub(crate) fn relaying(node: Arc<CertifiedKey>) -> Result<rustls::ServerConfig, String> {
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(node)));
+    Ok(config)
 }
 
 /// The handshake settings of one dial.

@@ -23,17 +23,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 const IDLE_TIMEOUT_MS: u32 = 12_000;
 /// Unread bytes on one stream. The library gives a connection up when more than about 2 MiB wait
 /// in pieces.
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Unread bytes on a link to a peer that is not known yet.
-const NARROW_WINDOW_BYTES: u32 = 512 * 1024;
+pub(crate) const NARROW_WINDOW_BYTES: u32 = 512 * 1024;
 /// Unread bytes on a widened link: eight full streams, or 1.3 Gbit/s at 100 ms.
-const WIDE_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+pub(crate) const WIDE_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Streams that a peer that is not known yet may have open.
-const NARROW_STREAMS: u32 = 8;
+pub(crate) const NARROW_STREAMS: u32 = 8;
 /// Streams that a known peer may have open: a request each, and chunks in parallel.
-const WIDE_STREAMS: u32 = 256;
+pub(crate) const WIDE_STREAMS: u32 = 256;
 /// Bytes written and not yet acknowledged.
-const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+pub(crate) const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 /// Largest datagram within a host: the loopback's 65,536 bytes less the headers of IPv6 and UDP,
 /// rounded down.
 const SAME_HOST_MTU_BYTES: u16 = 65_480;
@@ -103,12 +103,6 @@ pub(crate) fn is_same_host(remote: SocketAddr) -> bool {
         .is_ok_and(|local| local.ip() == ip)
 }
 
-/// Raises a link's limits from those for strangers to those for known peers.
-pub(crate) fn widen(connection: &noq::Connection) {
-    connection.set_receive_window(VarInt::from_u32(WIDE_WINDOW_BYTES));
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(WIDE_STREAMS));
-}
-
 fn common() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
@@ -119,6 +113,8 @@ fn common() -> TransportConfig {
         .send_window(SEND_WINDOW_BYTES)
         .max_concurrent_bidi_streams(VarInt::from_u32(NARROW_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        // Nodes of the roaming lane ask where they are seen.
+        .send_observed_address_reports(true)
         .datagram_receive_buffer_size(None);
     config
 }

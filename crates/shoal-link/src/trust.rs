@@ -4,7 +4,8 @@
 //! where the certificate itself may be anything. A verdict that a person must act on travels as
 //! a [`Rejection`] inside the TLS error, so that the dial can name it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -205,16 +206,77 @@ fn rejection_of(error: webpki::Error) -> Rejection {
     Rejection::Untrusted(text)
 }
 
+/// A node's check of a relay: it is that of a server which this node knows, by its node certificate.
+#[derive(Debug)]
+pub(crate) struct RelayVerifier {
+    servers: Arc<RwLock<BTreeSet<NodeId>>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl RelayVerifier {
+    pub(crate) fn new(servers: Arc<RwLock<BTreeSet<NodeId>>>) -> Self {
+        Self {
+            servers,
+            algorithms: algorithms(),
+        }
+    }
+}
+
+impl ServerCertVerifier for RelayVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let shown = node_id_in(end_entity);
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        if shown.is_some_and(|shown| servers.contains(&shown)) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let text = "the relay is none of a server that is known here".to_owned();
+        Err(Rejection::Untrusted(text).into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12_is_off())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
 /// The answerer's check of whoever dials: any node, by its node certificate.
 #[derive(Debug)]
 pub(crate) struct DialerVerifier {
     algorithms: WebPkiSupportedAlgorithms,
+    tells_addresses: bool,
 }
 
 impl DialerVerifier {
-    pub(crate) fn new() -> Self {
+    /// With `tells_addresses` also those who show no certificate, and only ask where they are seen:
+    /// a link is not made of that.
+    pub(crate) fn new(tells_addresses: bool) -> Self {
         Self {
             algorithms: algorithms(),
+            tells_addresses,
         }
     }
 }
@@ -222,6 +284,10 @@ impl DialerVerifier {
 impl ClientCertVerifier for DialerVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.tells_addresses
     }
 
     fn verify_client_cert(

@@ -238,5 +238,6 @@ fn config(bind: SocketAddr) -> EndpointConfig {
         identity: Identity::generate(),
         certificate: None,
         accept: Vec::new(),
+        roaming: None,
     }
 }

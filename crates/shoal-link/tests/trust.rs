@@ -196,6 +196,20 @@ async fn a_dialer_without_a_certificate_is_refused() {
 }
 
 #[tokio::test]
+async fn no_link_is_made_with_a_dialer_of_a_server_that_shows_no_certificate() {
+    let server = endpoint(&[Protocol::Control, Protocol::Transfer]).await;
+    let ended = ended(&server, None).await;
+    assert!(
+        matches!(ended, noq::ConnectionError::ApplicationClosed(_)),
+        "{ended}"
+    );
+    let client = endpoint(&[]).await;
+    let _link = client.dial(to(&server)).await.unwrap();
+    let accepted = server.accept().await.unwrap();
+    assert_eq!(accepted.remote_id(), Some(client.node_id()));
+}
+
+#[tokio::test]
 async fn a_dialer_with_a_certificate_of_another_kind_is_refused() {
     let server = endpoint(&[Protocol::Transfer]).await;
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -268,11 +282,18 @@ async fn showing(certificate_pem: &str, key_pem: &str) -> Endpoint {
     endpoint_showing(&[Protocol::Transfer], Some(shown.unwrap())).await
 }
 
+type Shown = Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>;
+
 /// Dials with a bare QUIC client of the given certificate, and returns the alert that ends it.
-async fn alert_for(
-    server: &Endpoint,
-    shown: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
-) -> u64 {
+async fn alert_for(server: &Endpoint, shown: Shown) -> u64 {
+    match ended(server, shown).await {
+        noq::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) - 0x100,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What ends the connection of such a client.
+async fn ended(server: &Endpoint, shown: Shown) -> noq::ConnectionError {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -295,13 +316,9 @@ async fn alert_for(
     let config = noq::ClientConfig::new(Arc::new(crypto));
     let client = noq::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connecting = client.connect_with(config, server.local_addr(), "localhost");
-    let error = match connecting.unwrap().await {
+    match connecting.unwrap().await {
         Ok(connection) => connection.closed().await,
         Err(error) => error,
-    };
-    match error {
-        noq::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code) - 0x100,
-        other => panic!("{other:?}"),
     }
 }
 

@@ -83,6 +83,7 @@ async fn connect(
         identity: Identity::generate(),
         certificate: None,
         accept: vec![Protocol::Transfer],
+        roaming: None,
     })
     .await?;
     let connect = Connect {
@@ -90,6 +91,7 @@ async fn connect(
         server: ServerRef {
             addresses: ticket.addresses.iter().map(ToString::to_string).collect(),
             trust: TrustChoice::Pinned(ticket.server),
+            relay_pass: None,
         },
         name: format!("peer-{number}").parse()?,
         serving: true,

@@ -34,6 +34,7 @@ use self::donors::Known;
 use self::links::Links;
 use self::receive::Attempt;
 use crate::open_files::fetches_at_once;
+use crate::relays::Relays;
 use crate::share::Share;
 use crate::tasks::Tasks;
 use crate::transfers::{EndOnDrop, State, Transfer};
@@ -129,7 +130,7 @@ impl Fetcher {
     /// has of a content that is fetched.
     pub fn new(endpoint: Endpoint, tasks: Tasks, share: Option<Share>) -> Self {
         Self {
-            links: Arc::new(Links::new(endpoint, None)),
+            links: Arc::new(Links::new(endpoint, None, Relays::new())),
             tasks,
             share,
             known: None,
@@ -147,8 +148,14 @@ impl Fetcher {
     /// Opens an offer on every link before it asks for anything.
     #[must_use]
     pub fn opening(mut self, greeting: Greeting) -> Self {
-        let endpoint = self.links.endpoint().clone();
-        self.links = Arc::new(Links::new(endpoint, Some(greeting)));
+        self.links = Arc::new(self.links.but(Some(greeting), None));
+        self
+    }
+
+    /// Also reaches nodes by these relays.
+    #[must_use]
+    pub fn by_relays(mut self, relays: Relays) -> Self {
+        self.links = Arc::new(self.links.but(None, Some(relays)));
         self
     }
 

@@ -13,6 +13,7 @@ pub mod open_files;
 pub mod peer;
 pub mod plan;
 pub mod provide;
+pub mod relays;
 pub mod rendezvous;
 pub mod requests;
 pub mod session;

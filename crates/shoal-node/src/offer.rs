@@ -20,7 +20,7 @@ use shoal_wire::{Code, NodeId, NodeName, OfferSecret, OfferTicket};
 use tokio::sync::{broadcast, oneshot};
 
 use self::codes::Guesses;
-use crate::session::own_addresses;
+use crate::session::{Session, own_addresses};
 use crate::share::Share;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -169,9 +169,10 @@ impl Offer {
         self.shared.ticket(secret)
     }
 
-    /// From now on tickets name this server as another way here.
-    pub fn reached_via(&self, via: Via) {
-        self.shared.issued().via = Some(via);
+    /// From now on tickets name the session's server as another way here: by its relay, where it
+    /// has one.
+    pub async fn reached_by(&self, session: &Session) {
+        self.shared.reached_by(session).await;
     }
 
     /// Lets a waiting receiver in, or not.
@@ -226,6 +227,25 @@ impl Shared {
     fn addresses(&self, via: Option<&Via>) -> Addresses {
         let server = via.and_then(|via| via.addresses.first().copied());
         own_addresses(server, self.endpoint.local_addr().port())
+    }
+
+    async fn reached_by(&self, session: &Session) {
+        let relay = session.relay().await;
+        let pass = match relay {
+            Some((own, guests)) => match self.endpoint.join_relay(&own).await {
+                Ok(()) => Some(guests),
+                Err(error) => {
+                    tracing::warn!(%error, "this offer cannot be reached through the relay");
+                    None
+                }
+            },
+            None => None,
+        };
+        self.issued().via = Some(Via {
+            server: session.server(),
+            addresses: Addresses::truncated(vec![session.link().path().remote]),
+            pass,
+        });
     }
 
     fn is_over(&self) -> bool {

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SetOnce, broadcast};
 use self::answers::{Answers, ToPeers};
 use crate::fetch::Fetcher;
 use crate::provide::Provide;
+use crate::relays::Relays;
 use crate::requests::serve_streams;
 use crate::session::{Connect, ConnectError, Session};
 use crate::share::Share;
@@ -126,6 +127,7 @@ struct Shared {
     transfers: Transfers,
     provide: Provide,
     fetcher: Fetcher,
+    relays: Relays,
     accepts_offers: bool,
     notices: Option<Notices>,
     tasks: Tasks,
@@ -159,9 +161,12 @@ impl Peer {
         let throttle = Throttle::new(options.limits);
         let transfers = Transfers::limited(throttle.clone());
         let node = endpoint.node_id();
+        let relays = Relays::new();
         let shared = Arc::new(Shared {
             provide: Provide::new(share.clone(), transfers.clone(), node, tasks.clone()),
-            fetcher: Fetcher::new(endpoint.clone(), tasks.clone(), Some(share.clone())),
+            fetcher: Fetcher::new(endpoint.clone(), tasks.clone(), Some(share.clone()))
+                .by_relays(relays.clone()),
+            relays,
             connect: Connect {
                 endpoint,
                 server: options.server,

@@ -8,13 +8,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shoal_link::{Dial, DialError, Endpoint, Link, Protocol, RootSet, Trust};
+use shoal_link::{Dial, DialError, Endpoint, Link, Protocol, Relay, RootSet, Trust};
 use shoal_wire::limits::PAGE_MAX_ENTRIES;
 use shoal_wire::message::{
     Addresses, FileList, Hit, Matched, PRESENCE_EXPORT_LABEL, PeerRef, PeerSummary,
     PresenceAnnounce, PresenceResponse, Provider, ServerStatus, Wanted, presence_proof_bytes,
 };
-use shoal_wire::{Communication, FileEntry, NodeId, NodeName, Refusal, SafePath, ShortText};
+use shoal_wire::{
+    Communication, FileEntry, NodeId, NodeName, Refusal, RelayPass, SafePath, ShortText,
+};
 
 use crate::requests::{REQUEST_DEADLINE, RequestError, request};
 use crate::state::{ServerRef, TrustChoice};
@@ -260,6 +262,25 @@ impl Session {
         }
     }
 
+    /// The server's relay, for this node and, by the second pass, for those to whom it gives a
+    /// ticket; `None` where the server has none.
+    pub async fn relay(&self) -> Option<(Relay, RelayPass)> {
+        let answer = self.request(&Communication::RelayRequest).await;
+        let Ok(Communication::RelayPlace(place)) = answer else {
+            return None;
+        };
+        let mut address = self.link.path().remote;
+        address.set_port(place.port);
+        let discovery = place.address_discovery_port;
+        let relay = Relay {
+            server: self.server(),
+            address,
+            discovery_port: (discovery != 0).then_some(discovery),
+            pass: place.pass,
+        };
+        Some((relay, place.guest_pass))
+    }
+
     /// How the server is.
     ///
     /// # Errors
@@ -296,11 +317,13 @@ async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
             .map_or(&**address, |(host, _)| host);
         host.trim_matches(['[', ']']).to_owned()
     });
+    let relays = relays(&connect.server, &addresses);
     let dial = Dial {
         addresses,
         server_name,
         trust,
         protocol: Protocol::Control,
+        relays,
         deadline: CONNECT_DEADLINE,
     };
     let dialed = connect.endpoint.dial(dial).await;
@@ -308,6 +331,22 @@ async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
         address: shown.to_owned(),
         source,
     })
+}
+
+/// The server's own relay, by which it is reached over TCP where UDP does not get through: for who
+/// pinned its key and has a pass.
+fn relays(server: &ServerRef, addresses: &[SocketAddr]) -> Vec<Relay> {
+    let pass = server.relay_pass.as_deref().and_then(RelayPass::new);
+    let (TrustChoice::Pinned(node), Some(pass)) = (&server.trust, pass) else {
+        return Vec::new();
+    };
+    let relay = |address: &SocketAddr| Relay {
+        server: *node,
+        address: *address,
+        discovery_port: Some(address.port()),
+        pass: pass.clone(),
+    };
+    addresses.iter().map(relay).collect()
 }
 
 fn trust(choice: &TrustChoice) -> Result<Trust, ConnectError> {

@@ -86,6 +86,9 @@ pub struct ServerRef {
     pub addresses: Vec<String>,
     /// How it is trusted.
     pub trust: TrustChoice,
+    /// What admits to its relay, from its ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_pass: Option<String>,
 }
 
 /// What is remembered from the last run, and what the user wrote into the file.
@@ -373,6 +376,7 @@ mod tests {
                 server: Some(ServerRef {
                     addresses: vec!["localhost:8080".to_owned()],
                     trust,
+                    relay_pass: Some("PASS".to_owned()),
                 }),
                 limits: toml::from_str("up = ['9M', '1M@8:00-18:00']").unwrap(),
             };

@@ -136,6 +136,7 @@ async fn a_peer_is_nobodys_server() {
             server_name: None,
             trust: shoal_link::Trust::Node(club.endpoint.node_id()),
             protocol: Protocol::Control,
+            relays: Vec::new(),
             deadline: support::DEADLINE,
         })
         .await;

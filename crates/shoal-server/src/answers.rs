@@ -93,6 +93,12 @@ impl Answers {
                 .await
                 .map(Communication::ServerStatus),
             Communication::AddressUpdate(addresses) => self.moved(&addresses, link).await,
+            Communication::RelayRequest => {
+                let relaying = self.coordinator.relaying.as_ref();
+                let place = relaying.and_then(|relaying| relaying.place_for(self.node));
+                let none = || refused(Refusal::Denied, "this server has no relay");
+                place.map(Communication::RelayPlace).ok_or_else(none)
+            }
             Communication::OfferNotice { to, ticket } => self.pass_notice(to, ticket).await,
             Communication::FileOffer(_)
             | Communication::Rescan

@@ -109,6 +109,23 @@ pub enum TransferOutcome {
     UpToDate,
 }
 
+/// How the server's relay stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStanding {
+    /// Its TCP port.
+    pub port: u16,
+    /// Connections at the moment.
+    pub connected: u64,
+    /// Connections that were not let in.
+    pub refused: u64,
+    /// Bytes received to be passed on.
+    pub received_bytes: u64,
+    /// Bytes passed on.
+    pub sent_bytes: u64,
+    /// Datagrams dropped: for nodes that are not there, or do not read.
+    pub dropped: u64,
+}
+
 /// What the server says to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -205,6 +222,9 @@ pub enum ControlEvent {
         total_bytes: u64,
         /// Files of its own.
         own_files: u64,
+        /// Its relay; none with `--no-relay`.
+        #[serde(default)]
+        relay: Option<RelayStanding>,
     },
     /// The rate limits in force.
     Limits {

@@ -18,6 +18,7 @@ use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
 use crate::catalog::{Catalog, Nodes};
 use crate::mailbox::PostOffice;
 use crate::refused::{catalog_failed, refused};
+use crate::relay::Relaying;
 use crate::roster::{Roster, View, millis};
 
 /// Fewest leading hex digits of an id that name a peer.
@@ -51,6 +52,7 @@ pub(crate) struct Coordinator {
     pub(crate) catalog: Catalog,
     pub(crate) roster: Roster,
     pub(crate) mailboxes: Arc<PostOffice>,
+    pub(crate) relaying: Option<Relaying>,
     pub(crate) share: Share,
     pub(crate) provide: Provide,
     pub(crate) fetcher: Fetcher,

@@ -19,6 +19,7 @@ mod mailbox;
 mod orders;
 mod places;
 mod refused;
+mod relay;
 mod roster;
 pub mod server;
 

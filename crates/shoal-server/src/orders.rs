@@ -18,6 +18,7 @@ use crate::control::{ControlEvent, ControlRequest};
 use crate::coordinator::Coordinator;
 use crate::lookup::Asker;
 use crate::refused::{catalog_failed, refused};
+use crate::relay::Relaying;
 
 mod conversation;
 mod limit;
@@ -228,6 +229,7 @@ impl Orders {
             files: status.files,
             total_bytes: status.total_bytes,
             own_files: status.own_files,
+            relay: self.coordinator.relaying.as_ref().map(Relaying::standing),
         };
         tell(events, event).await?;
         let in_force = self.coordinator.transfers.throttle().in_force();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_core::registry::ConnectionId;
-use shoal_link::{BindError, Endpoint, EndpointConfig, Identity, Protocol, ServerCertificate};
+use shoal_link::{
+    BindError, Endpoint, EndpointConfig, Identity, Protocol, RoamingConfig, ServerCertificate,
+};
 use shoal_node::fetch::Fetcher;
 use shoal_node::plan::SERVER;
 use shoal_node::provide::Provide;
@@ -27,6 +29,7 @@ use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
 use crate::orders::Orders;
 use crate::places::Places;
+use crate::relay::Relaying;
 use crate::roster::Roster;
 
 /// What a server is started with.
@@ -46,6 +49,8 @@ pub struct ServerOptions {
     pub name: NodeName,
     /// Whether its hidden files are offered too.
     pub hidden: bool,
+    /// Whether it relays between nodes that cannot reach each other.
+    pub relays: bool,
     /// Its rate limits, until its operator changes them.
     pub limits: LimitSettings,
     /// Program and version.
@@ -105,8 +110,15 @@ impl Server {
             identity: options.identity.clone(),
             certificate: options.certificate,
             accept: vec![Protocol::Control],
+            roaming: options
+                .relays
+                .then_some(RoamingConfig { maps_ports: false }),
         })
         .await?;
+        let relaying = match options.relays {
+            true => start_relay(&options.identity, &endpoint, &tasks).await,
+            false => None,
+        };
         let hidden = options.hidden;
         let share = Share::start(
             ShareOptions {
@@ -126,6 +138,7 @@ impl Server {
             catalog,
             roster: Roster::start(&tasks),
             mailboxes: Arc::default(),
+            relaying,
             provide: Provide::new(
                 share.clone(),
                 transfers.clone(),
@@ -165,6 +178,11 @@ impl Server {
         JoinTicket {
             server: self.node_id(),
             addresses: own_addresses(self.local_addr()),
+            pass: self
+                .coordinator
+                .relaying
+                .as_ref()
+                .and_then(Relaying::join_pass),
         }
     }
 
@@ -189,11 +207,35 @@ impl Server {
     pub async fn shutdown(self, deadline: Duration) -> bool {
         // First, while its links live: what ends with its task says goodbye with no reason.
         self.coordinator.endpoint.close(Refusal::ShuttingDown).await;
+        if let Some(relaying) = &self.coordinator.relaying {
+            relaying.shutdown().await;
+        }
         let ended = self.tasks.shutdown(deadline).await;
         self.coordinator.catalog.close().await;
         tracing::info!(ended, "server stopped");
         ended
     }
+}
+
+/// Starts the relay, and the server's own place at it; a server without one is still a server.
+async fn start_relay(identity: &Identity, endpoint: &Endpoint, tasks: &Tasks) -> Option<Relaying> {
+    let address = endpoint.local_addr();
+    let relaying = match Relaying::start(identity, address, tasks).await {
+        Ok(relaying) => relaying,
+        Err(error) => {
+            tracing::warn!(%address, %error, "no relay: its TCP port cannot be had");
+            return None;
+        }
+    };
+    if let Some(own) = relaying.for_itself() {
+        let endpoint = endpoint.clone();
+        tasks.spawn(async move {
+            if let Err(error) = endpoint.join_relay(&own).await {
+                tracing::warn!(%error, "the server cannot be reached through its relay");
+            }
+        });
+    }
+    Some(relaying)
 }
 
 /// Keeps the server's own files in the catalog, under the name by which people ask for them.

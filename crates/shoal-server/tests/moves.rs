@@ -114,6 +114,7 @@ impl Member {
             identity: Identity::generate(),
             certificate: None,
             accept: vec![Protocol::Transfer],
+            roaming: None,
         })
         .await
         .unwrap();
@@ -122,6 +123,7 @@ impl Member {
             server: ServerRef {
                 addresses: vec![bench.server.local_addr().to_string()],
                 trust: TrustChoice::Pinned(bench.server.node_id()),
+                relay_pass: None,
             },
             name: name.parse().unwrap(),
             agent: ShortText::new("shoal test"),

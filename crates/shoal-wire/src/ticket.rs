@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::id::NodeId;
 use crate::limits::TICKET_MAX_CHARS;
 use crate::message::Addresses;
+use crate::offer::RelayPass;
 
 /// First characters of a join ticket: what it is and its version.
 const JOIN_PREFIX: &str = "shoaljoin1";
+/// Those of one that also admits to the server's relay.
+const JOIN_BY_RELAY_PREFIX: &str = "shoaljoin2";
 
 /// Why text is not a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +30,13 @@ pub enum TicketError {
 }
 
 #[derive(Serialize, Deserialize)]
+struct JoinByRelayBody {
+    server: NodeId,
+    addresses: Addresses,
+    pass: RelayPass,
+}
+
+#[derive(Serialize, Deserialize)]
 struct JoinBody {
     server: NodeId,
     addresses: Addresses,
@@ -36,17 +46,29 @@ struct JoinBody {
 /// What `shoal server` prints and `shoal peer --join` takes: the server's key and addresses.
 ///
 /// The key is pinned, so that a machine in between cannot pretend to be the server. Text form:
-/// `shoaljoin1` and base32 (lower case, no padding) of the postcard body with a 32-bit check sum.
+/// `shoaljoin1` (`shoaljoin2` with a pass) and base32 (lower case, no padding) of the postcard body
+/// with a 32-bit check sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinTicket {
     /// The server's key.
     pub server: NodeId,
     /// Where it listens.
     pub addresses: Addresses,
+    /// What admits to its relay, where it has one.
+    pub pass: Option<RelayPass>,
 }
 
 impl fmt::Display for JoinTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pass) = &self.pass {
+            let body = JoinByRelayBody {
+                server: self.server,
+                addresses: self.addresses.clone(),
+                pass: pass.clone(),
+            };
+            let text = encode(JOIN_BY_RELAY_PREFIX, &body).ok_or(fmt::Error)?;
+            return f.write_str(&text);
+        }
         let body = JoinBody {
             server: self.server,
             addresses: self.addresses.clone(),
@@ -63,6 +85,15 @@ impl FromStr for JoinTicket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
+        let start = text.trim().get(..JOIN_BY_RELAY_PREFIX.len());
+        if start.is_some_and(|start| start.eq_ignore_ascii_case(JOIN_BY_RELAY_PREFIX)) {
+            let body: JoinByRelayBody = decode(JOIN_BY_RELAY_PREFIX, text)?;
+            return Ok(Self {
+                server: body.server,
+                addresses: body.addresses,
+                pass: Some(body.pass),
+            });
+        }
         let bytes = bytes_of(JOIN_PREFIX, text)?;
         let (body, rest): (JoinBody, _) =
             postcard::take_from_bytes(&bytes).map_err(|_| TicketError::Damaged)?;
@@ -71,6 +102,7 @@ impl FromStr for JoinTicket {
             .then_some(Self {
                 server: body.server,
                 addresses: body.addresses,
+                pass: None,
             })
             .ok_or(TicketError::Damaged)
     }
@@ -138,30 +170,34 @@ fn check_sum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
 mod tests {
     use super::*;
 
-    fn ticket() -> JoinTicket {
-        let addresses = vec!["127.0.0.1:8080".parse().expect("address")];
-        JoinTicket {
+    fn tickets() -> [JoinTicket; 2] {
+        [None, RelayPass::new("a-pass")].map(|pass| JoinTicket {
             server: NodeId::new([5; 32]),
-            addresses: Addresses::new(addresses).expect("few"),
-        }
+            addresses: Addresses::truncated(vec!["127.0.0.1:8080".parse().expect("address")]),
+            pass,
+        })
     }
 
     #[test]
     fn a_ticket_reads_back_in_either_case() {
-        let text = ticket().to_string();
-        assert_eq!(text.parse(), Ok(ticket()));
-        assert_eq!(text.to_uppercase().parse(), Ok(ticket()));
+        for ticket in tickets() {
+            let text = ticket.to_string();
+            assert_eq!(text.parse().as_ref(), Ok(&ticket));
+            assert_eq!(text.to_uppercase().parse().as_ref(), Ok(&ticket));
+        }
     }
 
     #[test]
     fn a_changed_or_cut_ticket_is_refused() {
-        let text = ticket().to_string();
-        for at in JOIN_PREFIX.len()..text.len() {
-            let mut changed: Vec<u8> = text.clone().into_bytes();
-            changed[at] = if changed[at] == b'a' { b'b' } else { b'a' };
-            let changed = String::from_utf8(changed).expect("ascii");
-            assert_ne!(changed.parse(), Ok(ticket()), "{at}");
-            assert!(text[..at].parse::<JoinTicket>().is_err(), "{at}");
+        for ticket in tickets() {
+            let text = ticket.to_string();
+            for at in JOIN_PREFIX.len()..text.len() {
+                let mut changed: Vec<u8> = text.clone().into_bytes();
+                changed[at] = if changed[at] == b'a' { b'b' } else { b'a' };
+                let changed = String::from_utf8(changed).expect("ascii");
+                assert_ne!(changed.parse().as_ref(), Ok(&ticket), "{at}");
+                assert!(text[..at].parse::<JoinTicket>().is_err(), "{at}");
+            }
         }
     }
 }

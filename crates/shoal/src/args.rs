@@ -160,7 +160,7 @@ const SERVER_EXAMPLES: &str = "Examples:
   shoal ctl status                               asks the running server";
 
 const PEER_EXAMPLES: &str = "Examples:
-  shoal peer --join shoaljoin1…                  the line that the server printed; remembered
+  shoal peer --join shoaljoin2…                  the line that the server printed; remembered
   shoal peer                                     the server from last time
   shoal peer --up 1.5M --down-per-peer 500k      sends 1.5 MB/s at most, takes 0.5 from each peer
   shoal peer --server-addr files.example.org:8080 --server-cert server.crt
@@ -253,6 +253,9 @@ pub(crate) struct ServerArguments {
     /// Offers hidden files too.
     #[arg(long)]
     pub(crate) hidden: bool,
+    /// Does not relay between peers that cannot reach each other: TCP on the same port stays shut.
+    #[arg(long)]
+    pub(crate) no_relay: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArguments,
 }

@@ -6,7 +6,8 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use shoal_link::{Endpoint, EndpointConfig, Protocol};
+use shoal_link::{Endpoint, EndpointConfig, Protocol, RoamingConfig};
+use shoal_node::relays::Relays;
 use shoal_node::session::{Connect, Session};
 use shoal_node::state::{ServerRef, Settings, StateDir, TrustChoice};
 use shoal_node::throttle::LimitSettings;
@@ -35,6 +36,9 @@ pub(crate) fn node_name(asked: Option<NodeName>, settings: &Settings) -> NodeNam
         .expect("the last alternative is a valid name")
 }
 
+/// Set to keep this machine's router from being asked for a port.
+const NO_PORT_MAPPING: &str = "SHOAL_NO_PORT_MAPPING";
+
 /// The server that the options name, else the one that is remembered.
 pub(crate) fn server_of(
     joined: &JoinedArguments,
@@ -44,6 +48,7 @@ pub(crate) fn server_of(
         return Ok(ServerRef {
             addresses: ticket.addresses.iter().map(SocketAddr::to_string).collect(),
             trust: TrustChoice::Pinned(ticket.server),
+            relay_pass: ticket.pass.as_ref().map(|pass| pass.as_str().to_owned()),
         });
     }
     if let Some(address) = &joined.server_addr {
@@ -55,6 +60,7 @@ pub(crate) fn server_of(
         return Ok(ServerRef {
             addresses: vec![address.clone()],
             trust,
+            relay_pass: None,
         });
     }
     settings.server.clone().ok_or_else(|| {
@@ -91,6 +97,8 @@ pub(crate) fn warn_if_unverified(server: &ServerRef, output: &Output) {
 pub(crate) struct Joined {
     pub(crate) endpoint: Endpoint,
     pub(crate) session: Session,
+    /// By which other nodes may be reached.
+    pub(crate) relays: Relays,
     /// What this machine's settings say of rate limits.
     pub(crate) limits: LimitSettings,
     /// Where this machine's cache of hashes is, or would be.
@@ -121,9 +129,12 @@ impl Joined {
             settings.server = Some(server);
             state.save(&settings)?;
         }
+        let relays = Relays::new();
+        relays.set(session.relay().await.into_iter().map(|own| own.0).collect());
         Ok(Self {
             endpoint,
             session,
+            relays,
             limits: settings.limits,
             index_path: state.index_path(),
         })
@@ -148,6 +159,9 @@ pub(crate) async fn open_endpoint(
             identity,
             certificate: None,
             accept: accept.clone(),
+            roaming: Some(RoamingConfig {
+                maps_ports: std::env::var_os(NO_PORT_MAPPING).is_none(),
+            }),
         })
     };
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));

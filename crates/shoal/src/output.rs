@@ -125,9 +125,13 @@ fn line_out(text: &str) {
     let _closed_pipe = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// What is logged where nobody says otherwise: our warnings. Those of the roaming lane tell of what
+/// strangers and bad networks do, as often as they like; what matters of it is told by us.
+const LOGGED: &str = "warn,iroh=off,iroh_relay=off,netwatch=off,portmapper=off";
+
 /// Sends logs to standard error, by `RUST_LOG`; warnings only where it is not set.
 pub(crate) fn start_logging(output: &Output) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let bars = output.bars.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

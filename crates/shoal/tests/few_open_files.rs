@@ -9,7 +9,7 @@ use support::moments::files_below;
 use support::{Daemon, Ended, Server, World, b3sum, noise, text};
 
 /// Open files that a process may have: an idle peer takes about half of them.
-const FEW: u32 = 40;
+const FEW: u32 = 48;
 
 #[test]
 fn a_peer_with_few_open_files_serves_many_receivers_one_after_the_other() {

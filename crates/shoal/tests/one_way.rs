@@ -26,7 +26,7 @@ const LOST_PACKETS: u64 = 5;
 
 #[test]
 fn a_cut_in_either_direction_that_is_mended_in_time_interrupts_nothing() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = Scene::new(&[]) else { return };
     let mut getting = scene.start();
     for dropped in [FROM_ANNA, TO_ANNA] {
         scene.cut(dropped);
@@ -45,7 +45,9 @@ fn a_cut_in_either_direction_that_is_mended_in_time_interrupts_nothing() {
 
 #[test]
 fn a_cut_that_lasts_is_a_clear_failure_and_the_fetch_goes_on_once_it_is_mended() {
-    let Some(scene) = Scene::new() else { return };
+    let Some(scene) = Scene::new(&["--no-relay"]) else {
+        return;
+    };
     let mut getting = scene.start();
     scene.cut(FROM_ANNA);
     let error = getting.event_where("an error", |event| event["event"] == "error");
@@ -54,6 +56,17 @@ fn a_cut_that_lasts_is_a_clear_failure_and_the_fetch_goes_on_once_it_is_mended()
     let done = scene.world.run(&scene.typed()).expect(0).event("done");
     assert_eq!(b3sum(&scene.world.path("got/big.bin")), scene.hash);
     assert!(done["bytes"].as_u64().unwrap() < BIG_BYTES as u64, "{done}");
+}
+
+#[test]
+fn a_cut_that_lasts_moves_the_transfer_to_another_path() {
+    let Some(scene) = Scene::new(&[]) else { return };
+    let mut getting = scene.start();
+    scene.cut(FROM_ANNA);
+    assert_eq!(getting.event("done")["fetched"], 1);
+    assert_eq!(getting.wait(), 0);
+    assert!(scene.lost() >= LOST_PACKETS);
+    assert_eq!(b3sum(&scene.world.path("got/big.bin")), scene.hash);
 }
 
 /// A server and anna, in a namespace.
@@ -67,11 +80,11 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Option<Self> {
+    fn new(of_server: &[&str]) -> Option<Self> {
         let namespace = Namespace::enter()?;
         let world = World::new();
         world.write("anna", "big.bin", noise(BIG_BYTES, 1));
-        let server = world.server_with("127.0.0.1:7000", &[]);
+        let server = world.server_with("127.0.0.1:7000", of_server);
         let anna = world.peer_with("anna", &server, &["--port", PORT]);
         let hash = world.announced_hash("anna", "big.bin");
         Some(Self {

@@ -15,6 +15,7 @@ pub(crate) async fn endpoint(bind: SocketAddr) -> Endpoint {
         identity: Identity::generate(),
         certificate: None,
         accept: vec![Protocol::Transfer],
+        roaming: None,
     };
     Endpoint::bind(config).await.unwrap()
 }
@@ -40,6 +41,7 @@ pub(crate) async fn send(bind: SocketAddr, to: SocketAddr, total_bytes: u64) -> 
         server_name: None,
         trust: Trust::Nothing,
         protocol: Protocol::Transfer,
+        relays: Vec::new(),
         deadline: Duration::from_secs(10),
     };
     let link = endpoint.dial(dial).await.unwrap();

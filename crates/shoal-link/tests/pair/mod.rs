@@ -26,6 +26,7 @@ pub async fn endpoint_showing(
         identity: Identity::generate(),
         certificate,
         accept: accept.to_vec(),
+        roaming: None,
     })
     .await
     .unwrap()
@@ -37,6 +38,7 @@ pub fn to(server: &Endpoint) -> Dial {
         server_name: None,
         trust: Trust::Node(server.node_id()),
         protocol: Protocol::Transfer,
+        relays: Vec::new(),
         deadline: PATIENCE,
     }
 }

@@ -14,6 +14,7 @@ use shoal_wire::{Communication, NodeId, NodeName, OfferSecret, Refusal};
 use tokio::sync::OnceCell;
 
 use super::FetchError;
+use crate::relays::Relays;
 use crate::requests::{RequestError, answer, converse};
 
 /// How long reaching another peer may take, all its addresses together.
@@ -37,6 +38,7 @@ pub struct Greeting {
 pub(super) struct Links {
     endpoint: Endpoint,
     greeting: Option<Greeting>,
+    relays: Relays,
     open: Mutex<BTreeMap<NodeId, Weak<Lease>>>,
 }
 
@@ -121,17 +123,20 @@ impl OpenOffer {
 }
 
 impl Links {
-    pub(super) fn new(endpoint: Endpoint, greeting: Option<Greeting>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, greeting: Option<Greeting>, relays: Relays) -> Self {
         Self {
             endpoint,
             greeting,
+            relays,
             open: Mutex::default(),
         }
     }
 
-    /// The socket that it dials from.
-    pub(super) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// The same but for what it says first, and by which relays it goes.
+    pub(super) fn but(&self, greeting: Option<Greeting>, relays: Option<Relays>) -> Self {
+        let greeting = greeting.or_else(|| self.greeting.clone());
+        let relays = relays.unwrap_or_else(|| self.relays.clone());
+        Self::new(self.endpoint.clone(), greeting, relays)
     }
 
     /// The link to a provider: the one that is open, or a new one.
@@ -163,6 +168,7 @@ impl Links {
             server_name: None,
             trust: Trust::Node(provider.node),
             protocol: Protocol::Transfer,
+            relays: self.relays.list(),
             deadline: DIAL_DEADLINE,
         };
         let link = self.endpoint.dial(dial).await.map_err(LeaseError::Dial)?;

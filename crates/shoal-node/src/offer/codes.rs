@@ -72,7 +72,7 @@ impl Offer {
     ///
     /// # Errors
     /// Why there is none. The offer goes on without it.
-    pub async fn keep_code(&self, connect: Connect) -> Result<(Code, Session), CodeStop> {
+    pub async fn keep_code(&self, connect: Connect) -> Result<Code, CodeStop> {
         let words = CodeWords::from_random(rand::random());
         let shared = Arc::clone(&self.shared);
         let mailbox = open(&shared, &connect, None).await?;
@@ -81,10 +81,9 @@ impl Offer {
             words,
         };
         shared.issued().code = Some(code);
-        let session = mailbox.session.clone();
         let tasks = shared.tasks.clone();
         tasks.spawn(async move { keep(&shared, &connect, mailbox).await });
-        Ok((code, session))
+        Ok(code)
     }
 
     /// Takes a code for the local network alone: no server knows of it.
@@ -110,11 +109,14 @@ async fn open(
     };
     let mut stream = converse(session.link(), &asked).await?;
     match answer(&mut stream, REQUEST_DEADLINE).await? {
-        Communication::CodeAssigned { nameplate, .. } => Ok(Mailbox {
-            session,
-            stream,
-            nameplate,
-        }),
+        Communication::CodeAssigned { nameplate, .. } => {
+            shared.reached_by(&session).await;
+            Ok(Mailbox {
+                session,
+                stream,
+                nameplate,
+            })
+        }
         _ => Err(RequestError::Unexpected.into()),
     }
 }

@@ -24,6 +24,9 @@ const SESSION_LASTED: Duration = Duration::from_secs(30);
 /// Wait before an announce that was over a quota is tried again, where the server names none.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 
+/// Time between two requests for a pass to the relay, which holds for a day.
+const PASS_RENEWAL: Duration = Duration::from_secs(6 * 3600);
+
 /// Runs sessions one after the other until the node shuts down.
 pub(super) async fn keep_session(shared: Arc<Shared>, first: Session) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
@@ -63,7 +66,20 @@ async fn run(shared: &Arc<Shared>, session: &Session) -> LinkError {
     tokio::select! {
         end = serve_streams(link, &shared.tasks, answers) => end,
         end = announce(shared, session) => end,
+        end = stay_at_the_relay(shared, session) => end,
     }
+}
+
+/// Can be reached at the server's relay, and reaches others there, while the session lasts.
+async fn stay_at_the_relay(shared: &Shared, session: &Session) -> LinkError {
+    while let Some((relay, _)) = session.relay().await {
+        if let Err(error) = shared.connect.endpoint.join_relay(&relay).await {
+            tracing::warn!(%error, "this peer cannot be reached through the relay");
+        }
+        shared.relays.set(vec![relay]);
+        tokio::time::sleep(PASS_RENEWAL).await;
+    }
+    session.link().closed().await
 }
 
 /// Announces the share and then its changes.

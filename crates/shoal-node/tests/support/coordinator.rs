@@ -50,6 +50,7 @@ impl Club {
             server: ServerRef {
                 addresses: vec![coordinator.local_addr().to_string()],
                 trust: TrustChoice::Pinned(coordinator.node_id()),
+                relay_pass: None,
             },
             name: "anna".parse().expect("a name"),
             agent: ShortText::new("shoal test"),

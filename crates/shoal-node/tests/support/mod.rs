@@ -27,6 +27,7 @@ pub(crate) async fn endpoint(protocols: &[Protocol]) -> Endpoint {
         identity: Identity::generate(),
         certificate: None,
         accept: protocols.to_vec(),
+        roaming: None,
     };
     Endpoint::bind(config).await.expect("a free port")
 }
@@ -38,6 +39,7 @@ pub(crate) async fn dial(near: &Endpoint, far: &Endpoint) -> Link {
         server_name: None,
         trust: Trust::Node(far.node_id()),
         protocol: Protocol::Transfer,
+        relays: Vec::new(),
         deadline: DEADLINE,
     };
     near.dial(dial).await.expect("a link")

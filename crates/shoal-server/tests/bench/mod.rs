@@ -50,6 +50,7 @@ impl Bench {
             state,
             name: "the-server".parse().unwrap(),
             hidden: false,
+            relays: true,
             limits: LimitSettings::default(),
             agent: ShortText::new("shoal test"),
         };
@@ -70,6 +71,7 @@ impl Bench {
             identity,
             certificate: None,
             accept: vec![Protocol::Transfer],
+            roaming: None,
         })
         .await
         .unwrap();
@@ -79,6 +81,7 @@ impl Bench {
                 server_name: None,
                 trust: Trust::Node(self.server.node_id()),
                 protocol: Protocol::Control,
+                relays: Vec::new(),
                 deadline: DEADLINE,
             })
             .await

@@ -7,7 +7,7 @@ use serde_json::Value;
 use shoal_node::state::StateDir;
 use shoal_node::throttle::sentence;
 use shoal_server::control::client::{self, ControlError};
-use shoal_server::control::{ControlEvent, ControlRequest, TransferOutcome};
+use shoal_server::control::{ControlEvent, ControlRequest, RelayStanding, TransferOutcome};
 use shoal_wire::{Refusal, escape};
 
 use crate::args::Order;
@@ -246,16 +246,26 @@ fn line(event: ControlEvent) -> Option<String> {
             files,
             total_bytes,
             own_files,
+            relay,
         } => {
             let (name, agent) = (escape(name.as_bytes()), escape(agent.as_bytes()));
             let (up, bytes) = (
                 duration(Duration::from_millis(uptime_ms)),
                 size(total_bytes),
             );
+            let relay = relay.map_or_else(|| "none".to_owned(), |relay| relay_text(&relay));
             format!(
-                "server      {name} {server}\n            at {address}, {agent}, up {up}\nknows       {peers} peers, {files} files, {bytes} ({own_files} files of its own)"
+                "server      {name} {server}\n            at {address}, {agent}, up {up}\nknows       {peers} peers, {files} files, {bytes} ({own_files} files of its own)\nrelay       {relay}"
             )
         }
         _ => return None,
     })
+}
+
+fn relay_text(relay: &RelayStanding) -> String {
+    let (port, connected, refused) = (relay.port, relay.connected, relay.refused);
+    let (passed, dropped) = (size(relay.sent_bytes), relay.dropped);
+    format!(
+        "on TCP port {port}: {connected} connections, {passed} passed on, {dropped} datagrams dropped, {refused} refused"
+    )
 }

@@ -62,7 +62,8 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
     let getting = Getting {
         session: &joined.session,
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None)
-            .with_index(joined.index_path.clone()),
+            .with_index(joined.index_path.clone())
+            .by_relays(joined.relays.clone()),
         transfers: &Transfers::limited(throttle),
         folder,
         options: options(&arguments)?,

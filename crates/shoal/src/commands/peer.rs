@@ -41,7 +41,10 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         .map_err(|error| Failure::local(error.to_string()))?;
     let tasks = Tasks::new();
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
-    let hidden = arguments.hidden;
+    let shared = ShareOptions {
+        roots: Roots::whole(folder),
+        hidden: arguments.hidden,
+    };
     let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let has_prompt = has_terminal && !output.is_json();
     let (inbox, taken) = Inbox::new(state.clone(), has_prompt, output);
@@ -55,14 +58,7 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     tasks.spawn(takes.run(taken));
     let hears = inbox.clone();
     let options = PeerOptions {
-        share: Share::start(
-            ShareOptions {
-                roots: Roots::whole(folder),
-                hidden,
-            },
-            index,
-            &tasks,
-        ),
+        share: Share::start(shared, index, &tasks),
         endpoint,
         server: server.clone(),
         name: name.clone(),
@@ -81,17 +77,13 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     settings.server = Some(server);
     state.save(&settings)?;
     if has_prompt {
+        let folder = arguments.files_dir.display();
         output.note(&format!(
-            "{name} shares {}. Type 'help' for what it can do, Ctrl-D to quit.",
-            arguments.files_dir.display()
+            "{name} shares {folder}. Type 'help' for what it can do, Ctrl-D to quit."
         ));
-        prompt::run(
-            (&peer, &inbox),
-            events,
-            &state.history_path(),
-            (&mut interrupt, output),
-        )
-        .await?;
+        let history = state.history_path();
+        let with = (&mut interrupt, output);
+        prompt::run((&peer, &inbox), events, &history, with).await?;
     } else {
         tell_until_stopped((events, peer.transfers()), &mut interrupt, output).await;
     }

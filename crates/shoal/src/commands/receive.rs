@@ -14,6 +14,7 @@ use shoal_node::fetch::{
     Choose, FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob,
     TreeOptions,
 };
+use shoal_node::relays::{Relays, relays_of};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::{LimitSettings, Throttle};
@@ -77,6 +78,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
         };
         let fetcher = Fetcher::new(endpoint.clone(), tasks.clone(), None)
             .with_index(state.index_path())
+            .by_relays(relays_to(&ticket))
             .opening(greeting);
         let receiving = Receiving {
             how: How::of(&arguments)?,
@@ -87,7 +89,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
         };
         let met = if arguments.output_dir == Path::new("-") {
             let beside = state.path();
-            receiving.to_standard_output(beside, &mut interrupt).await?
+            receiving.write_out(beside, &mut interrupt).await?
         } else {
             receiving.run(&arguments.output_dir, &mut interrupt).await?
         };
@@ -98,6 +100,12 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
     endpoint.close(Refusal::Done).await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     received
+}
+
+fn relays_to(ticket: &OfferTicket) -> Relays {
+    let relays = Relays::new();
+    relays.set(ticket.via.as_ref().map(relays_of).unwrap_or_default());
+    relays
 }
 
 fn source_of(ticket: &OfferTicket) -> Result<Source, Failure> {
@@ -200,7 +208,9 @@ pub(super) async fn take(
     let receiving = Receiving {
         how,
         source: source_of(ticket)?,
-        fetcher: Fetcher::new(endpoint, tasks.clone(), None).opening(greeting),
+        fetcher: Fetcher::new(endpoint, tasks.clone(), None)
+            .by_relays(relays_to(ticket))
+            .opening(greeting),
         transfers: Transfers::new(),
         output,
     };
@@ -273,7 +283,10 @@ impl Receiving<'_> {
         };
         let (listed, ()) = tokio::join!(self.fetcher.fetch_tree(job, events), listening);
         match listed {
-            Err(FetchError::Refused { refusal, .. }) if refusal == Refusal::NotFound => {}
+            Err(FetchError::Refused {
+                refusal: Refusal::NotFound,
+                ..
+            }) => {}
             Err(error) => return Err(Failure::from(&error)),
             Ok(()) => {}
         }
@@ -423,7 +436,7 @@ impl Receiving<'_> {
     }
 
     /// Fetches the one file of the offer beside the state, verified and whole, and writes it out.
-    async fn to_standard_output(
+    async fn write_out(
         mut self,
         beside: &Path,
         interrupt: &mut Interrupt,

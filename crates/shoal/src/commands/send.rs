@@ -19,8 +19,6 @@ use shoal_node::state::{Settings, StateDir};
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::Throttle;
 use shoal_store::index::Index;
-use shoal_wire::message::Addresses;
-use shoal_wire::offer::Via;
 use shoal_wire::{Code as OfferCode, Communication, NodeName, Refusal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -177,7 +175,7 @@ impl Sending<'_> {
         let contacts = Contacts::load(state)?;
         let to = contacts.named(name).ok_or_else(|| unknown(name))?.node;
         let session = Session::connect(connect).await?;
-        self.reached_via(&session);
+        self.offer.reached_by(&session).await;
         let ticket = self.offer.ticket_for(to);
         let notice = Communication::OfferNotice { to, ticket };
         match session.request(&notice).await {
@@ -204,20 +202,9 @@ impl Sending<'_> {
         Ok(session)
     }
 
-    fn reached_via(&self, session: &Session) {
-        self.offer.reached_via(Via {
-            server: session.server(),
-            addresses: Addresses::truncated(vec![session.link().path().remote]),
-            pass: None,
-        });
-    }
-
     async fn code(&self, connect: Connect) -> Option<OfferCode> {
         match self.offer.keep_code(connect).await {
-            Ok((code, session)) => {
-                self.reached_via(&session);
-                Some(code)
-            }
+            Ok(code) => Some(code),
             Err(error) => {
                 self.output
                     .warn(&format!("no code, only the ticket: {error}"));

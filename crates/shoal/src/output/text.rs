@@ -34,6 +34,8 @@ pub(crate) fn round_trip(length: Duration) -> String {
 pub(crate) fn path_kind(path: &LivePath) -> &'static str {
     match path.kind {
         PathKind::Direct => "direct",
+        PathKind::Punched => "punched",
+        PathKind::Relayed => "relayed",
         _ => "indirect",
     }
 }

@@ -86,6 +86,7 @@ impl World {
         command
             .args(arguments)
             .env("HOME", self.folder.path())
+            .env("SHOAL_NO_PORT_MAPPING", "1")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command

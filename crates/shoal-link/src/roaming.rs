@@ -1,0 +1,208 @@
+//! The roaming lane: links to nodes that no address of theirs reaches, through NATs and relays.
+//!
+//! Owns the process's iroh endpoint, which is made by the first need of it, with the node's own
+//! key, no public relay, no address service and no name server but the system's. It is homed at the
+//! relays it is told of, and finds and improves paths by itself: relayed at first, then punched.
+//! What comes out of it are connections like those of the direct lane.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use iroh::address_lookup::memory::MemoryLookup;
+use iroh::dns::DnsResolver;
+use iroh::endpoint::{
+    Connection, IncomingAddr, PathId, PortmapperConfig, QuicTransportConfig, Side, VarInt, presets,
+};
+use iroh::{EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
+use iroh_relay::RelayQuicConfig;
+use iroh_relay::tls::CaTlsConfig;
+use shoal_wire::{NodeId, RelayPass};
+use tokio::sync::OnceCell;
+
+use crate::congestion::ByRoundTrip;
+use crate::dial::DialError;
+use crate::identity::Identity;
+use crate::tls::Protocol;
+use crate::transport::{
+    NARROW_STREAMS, NARROW_WINDOW_BYTES, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+};
+use crate::trust::RelayVerifier;
+
+/// Silence after which a roaming link is dead, in milliseconds: a change of network, with the
+/// search for a new path, is shorter.
+const IDLE_TIMEOUT_MS: u32 = 30_000;
+
+/// Whether and how an endpoint roams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoamingConfig {
+    /// Whether the router is asked for a port (UPnP, PCP, NAT-PMP).
+    pub maps_ports: bool,
+}
+
+/// A relay, as a node uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// The server it belongs to: its certificate must show this key.
+    pub server: NodeId,
+    /// Where it listens, over TCP.
+    pub address: SocketAddr,
+    /// The UDP port at the same address at which it tells nodes their addresses; `None` where it
+    /// does not.
+    pub discovery_port: Option<u16>,
+    /// What admits this node.
+    pub pass: RelayPass,
+}
+
+impl Relay {
+    fn url(&self) -> Option<RelayUrl> {
+        format!("https://{}/", self.address).parse().ok()
+    }
+
+    fn config(&self, url: RelayUrl) -> RelayConfig {
+        let discovery = self.discovery_port.map(RelayQuicConfig::new);
+        RelayConfig::new(url, discovery).with_auth_token(self.pass.as_str())
+    }
+}
+
+/// The roaming lane of an endpoint, made when it is first needed.
+pub(crate) struct Roaming {
+    identity: Identity,
+    config: RoamingConfig,
+    protocols: Vec<Protocol>,
+    /// Servers whose relays may be spoken to.
+    servers: Arc<RwLock<BTreeSet<NodeId>>>,
+    endpoint: OnceCell<iroh::Endpoint>,
+}
+
+impl Roaming {
+    pub(crate) fn new(identity: Identity, config: RoamingConfig, protocols: Vec<Protocol>) -> Self {
+        Self {
+            identity,
+            config,
+            protocols,
+            servers: Arc::default(),
+            endpoint: OnceCell::new(),
+        }
+    }
+
+    /// The endpoint, if it was needed yet.
+    pub(crate) fn started(&self) -> Option<&iroh::Endpoint> {
+        self.endpoint.get()
+    }
+
+    /// Knows a relay from now on, and is homed there.
+    pub(crate) async fn join(&self, relay: &Relay) -> Result<RelayUrl, String> {
+        let url = relay.url().ok_or("the relay's address makes no URL")?;
+        self.servers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(relay.server);
+        let endpoint = self.endpoint.get_or_try_init(|| self.start()).await?;
+        let config = Arc::new(relay.config(url.clone()));
+        endpoint.insert_relay(url.clone(), config).await;
+        Ok(url)
+    }
+
+    async fn start(&self) -> Result<iroh::Endpoint, String> {
+        let servers = Arc::clone(&self.servers);
+        let verified = CaTlsConfig::custom_server_cert_verifier(Arc::new(move |_| {
+            Ok(Arc::new(RelayVerifier::new(Arc::clone(&servers))))
+        }));
+        let port_mapping = match self.config.maps_ports {
+            true => PortmapperConfig::default(),
+            false => PortmapperConfig::Disabled,
+        };
+        let resolver = DnsResolver::builder()
+            .with_system_defaults()
+            .disable_fallback()
+            .build();
+        let alpns = self.protocols.iter().map(|one| one.alpn().to_vec());
+        let bound = iroh::Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&self.identity.secret_bytes()))
+            .alpns(alpns.collect())
+            .relay_mode(RelayMode::Custom(RelayMap::empty()))
+            .address_lookup(MemoryLookup::new())
+            .ca_tls_config(verified)
+            .dns_resolver(resolver)
+            .portmapper_config(port_mapping)
+            .transport_config(transport())
+            .bind()
+            .await;
+        bound.map_err(|error| format!("the roaming lane cannot be opened: {error:#}"))
+    }
+
+    /// Reaches a node at one of the relays.
+    pub(crate) async fn dial(
+        &self,
+        node: NodeId,
+        relays: &[Relay],
+        protocol: Protocol,
+    ) -> Result<Connection, DialError> {
+        let unreachable = |reason: String| DialError::Unreachable { reason };
+        let id = EndpointId::from_bytes(node.as_bytes())
+            .map_err(|_| unreachable("the node id is no key".to_owned()))?;
+        let mut address = EndpointAddr::new(id);
+        for relay in relays {
+            let url = self.join(relay).await.map_err(unreachable)?;
+            address = address.with_relay_url(url);
+        }
+        let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
+        let connected = endpoint.connect(address, protocol.alpn()).await;
+        connected.map_err(|error| unreachable(format!("through the relay: {error:#}")))
+    }
+}
+
+fn transport() -> QuicTransportConfig {
+    let idle = VarInt::from_u32(IDLE_TIMEOUT_MS).into();
+    QuicTransportConfig::builder()
+        .max_idle_timeout(Some(idle))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(NARROW_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(NARROW_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(ByRoundTrip))
+        .build()
+}
+
+/// Where an incoming connection comes from: the relay's address where it is relayed.
+pub(crate) fn origin(address: IncomingAddr) -> Option<SocketAddr> {
+    match address {
+        IncomingAddr::Ip(address) => Some(address),
+        IncomingAddr::Relay { url, .. } => relay_address(&url),
+        _ => None,
+    }
+}
+
+/// The address in the URL of a relay.
+pub(crate) fn relay_address(url: &RelayUrl) -> Option<SocketAddr> {
+    let port = url.port_or_known_default()?;
+    let host = url.host_str()?.trim_matches(['[', ']']);
+    Some(SocketAddr::new(host.parse().ok()?, port))
+}
+
+/// The path that a connection uses now: its number, whether it is relayed, where it goes.
+pub(crate) fn selected_path(connection: &Connection) -> Option<(PathId, bool, SocketAddr)> {
+    let paths = connection.paths();
+    let used = paths
+        .iter()
+        .find(iroh::endpoint::Path::is_selected)
+        .or_else(|| paths.iter().next())?;
+    let remote = match used.remote_addr() {
+        iroh::TransportAddr::Ip(address) => *address,
+        iroh::TransportAddr::Relay(url) => relay_address(url)?,
+        _ => return None,
+    };
+    Some((used.id(), used.is_relay(), remote))
+}
+
+/// Whether this side dialled.
+pub(crate) fn is_dialer(connection: &Connection) -> bool {
+    connection.side() == Side::Client
+}
+
+/// How long a goodbye of the roaming lane may take.
+pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(1);
