@@ -6,17 +6,24 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use shoal_wire::OfferTicket;
+use shoal_wire::message::Addresses;
 use support::{Daemon, Ended, Server, World, argument, b3sum, noise, text};
 
 /// Starts `shoal send` for files of `anna`, and waits until it says how to come.
 fn send(world: &World, server: Option<&Server>, more: &[&str]) -> (Daemon, Value) {
-    let mut command = world.command(&["--json", "send", "--as", "anna"]);
-    command.arg("--state-dir").arg(world.state("anna"));
+    send_as(world, "anna", server, more)
+}
+
+/// The same for somebody else.
+fn send_as(world: &World, who: &str, server: Option<&Server>, more: &[&str]) -> (Daemon, Value) {
+    let mut command = world.command(&["--json", "send", "--as", who]);
+    command.arg("--state-dir").arg(world.state(who));
     if let Some(server) = server {
         command.args(["--join", &server.join]);
     }
     command.args(more);
-    let mut daemon = Daemon::start("anna", command, world.path("anna.log"));
+    let mut daemon = Daemon::start(who, command, world.path(&format!("{who}.log")));
     let offer = daemon.event("offer");
     (daemon, offer)
 }
@@ -286,4 +293,60 @@ fn without_a_person_to_ask_nothing_is_taken() {
     let ended = Ended::of(&mut receive(&world, "bob", &text(&offer, "ticket"), &[])).expect(2);
     assert!(ended.stderr.contains("-y"), "{ended:?}");
     assert!(!world.path("bob/got/a.txt").exists());
+}
+
+#[test]
+fn a_ticket_that_names_no_address_leads_through_the_relay_of_its_server() {
+    let world = World::new();
+    let file = world.write("anna", "data.bin", noise(5_000_000, 11));
+    let server = world.server();
+    let (_anna, offer) = send(&world, Some(&server), &[argument(&file)]);
+    let nowhere = without_addresses(&text(&offer, "ticket"));
+    let bob = Ended::of(&mut receive(&world, "bob", &nowhere, &["-y"])).expect(0);
+    let kind = bob.event("opened")["route"]["kind"].clone();
+    assert!(kind == "relayed" || kind == "punched", "{kind}");
+    assert_eq!(b3sum(&world.path("bob/got/data.bin")), b3sum(&file));
+    let status = world.ctl_json(&["status"]).expect(0).event("status");
+    assert!(status["relay"]["sent_bytes"].as_u64() > Some(0), "{status}");
+}
+
+#[test]
+fn a_server_without_a_relay_takes_no_tcp_connection_and_tickets_do_not_lead_through_it() {
+    let world = World::new();
+    let file = world.write("anna", "data.bin", "data");
+    let server = world.server_with("127.0.0.1:0", &["--no-relay"]);
+    assert!(std::net::TcpStream::connect(&server.address).is_err());
+    let (_anna, offer) = send(&world, Some(&server), &[argument(&file)]);
+    let nowhere = without_addresses(&text(&offer, "ticket"));
+    let bob = Ended::of(&mut receive(&world, "bob", &nowhere, &["-y"])).expect(8);
+    assert!(bob.stderr.contains("no address"), "{}", bob.stderr);
+    let status = world.ctl_json(&["status"]).expect(0).event("status");
+    assert!(status["relay"].is_null(), "{status}");
+}
+
+#[test]
+fn a_relay_turns_away_whoever_shows_a_pass_of_another_server() {
+    let world = World::new();
+    let file = world.write("anna", "data.bin", "data");
+    let server = world.server();
+    let other = world.server_named("other", "127.0.0.1:0", &[]);
+    let (_anna, offer) = send(&world, Some(&server), &[argument(&file)]);
+    let (_carl, foreign) = send_as(&world, "carl", Some(&other), &[argument(&file)]);
+    let mut ticket: OfferTicket = text(&offer, "ticket").parse().unwrap();
+    let foreign: OfferTicket = text(&foreign, "ticket").parse().unwrap();
+    ticket.addresses = Addresses::default();
+    let pass = foreign.via.unwrap().pass;
+    ticket.via.as_mut().unwrap().pass = pass;
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket.to_string(), &["-y"]));
+    assert_eq!(bob.code, 8, "{}", bob.stderr);
+    let status = world.ctl_json(&["status"]).expect(0).event("status");
+    assert!(status["relay"]["refused"].as_u64() > Some(0), "{status}");
+    assert!(!world.path("bob/got/data.bin").exists());
+}
+
+/// The same ticket, by which the sender is only found at the relay.
+fn without_addresses(ticket: &str) -> String {
+    let mut ticket: OfferTicket = ticket.parse().unwrap();
+    ticket.addresses = Addresses::default();
+    ticket.to_string()
 }
