@@ -7,6 +7,7 @@
 mod budget;
 pub mod contacts;
 pub mod fetch;
+pub mod lan;
 mod moving;
 pub mod offer;
 pub mod open_files;

@@ -157,6 +157,12 @@ impl Offer {
         (Self { shared }, events)
     }
 
+    /// Whom to dial, and the UDP port where.
+    pub fn whereabouts(&self) -> (NodeId, u16) {
+        let endpoint = &self.shared.endpoint;
+        (endpoint.node_id(), endpoint.local_addr().port())
+    }
+
     /// The ticket that anyone may use; `None` once it is revoked.
     pub fn ticket(&self) -> Option<OfferTicket> {
         let secret = self.shared.issued().secret?;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
 use shoal_wire::limits::MAILBOX_MAX_S;
@@ -439,6 +440,9 @@ pub(crate) struct SendArguments {
     /// UDP port to be reached at; 0 takes any free one.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
+    /// Does not say on the local network that it waits.
+    #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_lan: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArguments,
     #[command(flatten)]
@@ -480,6 +484,9 @@ pub(crate) struct ReceiveArguments {
         value_delimiter = ','
     )]
     pub(crate) down: Vec<Rule>,
+    /// Does not look for the sender on the local network.
+    #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
+    pub(crate) no_lan: bool,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }

@@ -5,13 +5,10 @@
 
 mod support;
 
-use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
-use support::disk::{run, skipped};
+use support::disk::run;
 use support::moments::written_bytes;
+use support::namespace::Namespace;
 use support::{Daemon, World, b3sum, eventually, noise};
 
 /// Anna's port: the namespace has all ports to itself. The server has 7000.
@@ -81,7 +78,8 @@ struct Scene {
 
 impl Scene {
     fn new(of_server: &[&str]) -> Option<Self> {
-        let namespace = Namespace::enter()?;
+        let namespace = Namespace::make()?;
+        namespace.enter();
         let world = World::new();
         world.write("anna", "big.bin", noise(BIG_BYTES, 1));
         let server = world.server_with("127.0.0.1:7000", of_server);
@@ -139,44 +137,6 @@ impl Scene {
 
     fn mend(&self) {
         nft(&["delete", "table", "inet", "cut"]);
-    }
-}
-
-/// A network namespace that this thread, and whatever it starts, is in.
-struct Namespace(String);
-
-impl Namespace {
-    fn enter() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("shoal-test-{}-{number}", std::process::id());
-        let entered = Self::make(&name);
-        entered.map_err(|reason| skipped(&reason)).ok()
-    }
-
-    fn make(name: &str) -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("only root may make a network namespace".to_owned());
-        }
-        run("nft", &["--version"])?;
-        run("ip", &["netns", "add", name])?;
-        let namespace = Self(name.to_owned());
-        run("ip", &["-n", name, "link", "set", "lo", "up"])?;
-        let handle = std::fs::File::open(Path::new("/run/netns").join(name));
-        let handle = handle.map_err(|error| error.to_string())?;
-        move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&handle),
-            Some(LinkNameSpaceType::Network),
-        )
-        .map_err(|error| error.to_string())?;
-        Ok(namespace)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // Its processes are gone, or about to be.
-        let _ = run("ip", &["netns", "del", &self.0]);
     }
 }
 

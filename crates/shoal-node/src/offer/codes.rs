@@ -18,6 +18,9 @@ use crate::session::{Connect, ConnectError, Session};
 
 /// Wrong tries that burn a code.
 const TRIES: u32 = 3;
+/// Numbers of codes that no server knows of: larger than those that servers give first, and enough
+/// of them that two neighbours hardly ever take the same.
+const LAN_NAMEPLATES: std::ops::RangeInclusive<u32> = 100..=999;
 /// Wait after the first failure to reach the server again, doubled with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait between two tries.
@@ -87,7 +90,9 @@ impl Offer {
     }
 
     /// Takes a code for the local network alone: no server knows of it.
-    pub fn take_code(&self, nameplate: Nameplate) -> Code {
+    pub fn take_code(&self) -> Code {
+        let number = rand::random_range(LAN_NAMEPLATES);
+        let nameplate = Nameplate::new(number).expect("all of these are nameplates");
         let words = CodeWords::from_random(rand::random());
         let code = Code { nameplate, words };
         self.shared.issued().code = Some(code);

@@ -1,11 +1,13 @@
 //! `shoal receive`: takes what somebody sends, by code or by ticket.
 
 mod accepting;
+mod fetching;
 mod listing;
+mod nearby;
 mod whence;
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use shoal_link::Endpoint;
@@ -20,32 +22,25 @@ use shoal_node::tasks::Tasks;
 use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfers};
 use shoal_store::folder::Folder;
-use shoal_wire::message::Provider;
+use shoal_wire::message::{Addresses, Provider};
 use shoal_wire::{FileEntry, FileSize, NodeId, NodeName, OfferTicket, Refusal, SafePath};
 use tokio::sync::mpsc;
 
 use self::accepting::{Accepted, Placement};
 use self::listing::Listing;
 use super::get::choose::choice;
-use super::get::course::Course;
 use super::get::interrupted;
 use crate::args::ReceiveArguments;
 use crate::connect::{node_name, open_endpoint};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::output::progress::{Progress, route_fields};
+use crate::output::progress::route_fields;
 
-/// Time between two looks at the counters.
-const TICK: Duration = Duration::from_millis(100);
 /// How long disk work may take to end after the last transfer.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Events that may wait to be told: what is printed holds a fetch up, not the memory.
 const EVENTS_WAITING: usize = 1024;
-/// How long a sender that was lost is tried to be reached again while nothing comes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Wait between two tries.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<(), Failure> {
@@ -67,6 +62,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
             state: &state,
             endpoint: &endpoint,
             name: &name,
+            asks_nearby: !arguments.no_lan,
         };
         let ticket = tokio::select! {
             ticket = whence.ticket(arguments.from.clone(), output) => ticket?,
@@ -82,6 +78,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
             .opening(greeting);
         let receiving = Receiving {
             how: How::of(&arguments)?,
+            asks_nearby: !arguments.no_lan,
             source: source_of(&ticket)?,
             fetcher,
             transfers: Transfers::limited(throttle),
@@ -207,6 +204,7 @@ pub(super) async fn take(
     };
     let receiving = Receiving {
         how,
+        asks_nearby: false,
         source: source_of(ticket)?,
         fetcher: Fetcher::new(endpoint, tasks.clone(), None)
             .by_relays(relays_to(ticket))
@@ -221,6 +219,8 @@ pub(super) async fn take(
 /// What is received, and how.
 struct Receiving<'a> {
     how: How,
+    /// Whether the local network is asked for a sender that is elsewhere than its ticket says.
+    asks_nearby: bool,
     source: Source,
     fetcher: Fetcher,
     transfers: Transfers,
@@ -247,7 +247,10 @@ impl Receiving<'_> {
     /// Opens the offer and hears what is in it, without taking anything.
     async fn list(&mut self, folder: &Folder) -> Result<(OpenOffer, Listing), Failure> {
         self.output.note("connecting to the sender");
-        let visited = self.fetcher.visit(&self.source.provider).await;
+        let mut visited = self.fetcher.visit(&self.source.provider).await;
+        if visited.as_ref().is_err_and(FetchError::may_pass) && self.look_nearby().await {
+            visited = self.fetcher.visit(&self.source.provider).await;
+        }
         let offer = visited.map_err(|error| Failure::from(&error))?;
         self.source.provider.name = offer.description().name.clone();
         if let Some(link) = offer.link() {
@@ -291,6 +294,25 @@ impl Receiving<'_> {
             Ok(()) => {}
         }
         Ok((offer, listing))
+    }
+
+    /// Whether the local network knows the sender at an address that is new.
+    async fn look_nearby(&mut self) -> bool {
+        if !self.asks_nearby {
+            return false;
+        }
+        let provider = &mut self.source.provider;
+        let known = provider.addresses.iter().copied().collect::<Vec<_>>();
+        let mut found = nearby::addresses_of(provider.node).await;
+        let is_new = found.iter().any(|address| !known.contains(address));
+        found.extend(
+            known
+                .into_iter()
+                .filter(|known| !found.contains(known))
+                .collect::<Vec<_>>(),
+        );
+        provider.addresses = Addresses::truncated(found);
+        is_new
     }
 
     /// Where everything goes, once a person has said that it may.
@@ -342,99 +364,6 @@ impl Receiving<'_> {
         }
     }
 
-    /// Fetches what was accepted, also past interruptions of the network.
-    async fn fetch(
-        &self,
-        folder: &Folder,
-        accepted: &Accepted,
-        interrupt: &mut Interrupt,
-    ) -> Result<(), Failure> {
-        let shown = folder.path().display().to_string();
-        let mut course = Course::of_offer(&self.source.provider.name, shown, self.output);
-        let mut progress = Progress::start(self.output);
-        let mut since = Instant::now();
-        let mut is_interrupted = false;
-        for (remote, target) in accepted.trees() {
-            let mut before = None;
-            loop {
-                let options = TreeOptions {
-                    choose: Some(accepted.choose(remote.as_ref())),
-                    ..self.how.options()
-                };
-                let job = self.job(folder, (remote.clone(), target.clone()), options);
-                let of_job = job.transfer.snapshot().path;
-                let fetched = self
-                    .follow(job, (&mut course, &mut progress), interrupt)
-                    .await;
-                let Some(fetched) = fetched else {
-                    is_interrupted = true;
-                    break;
-                };
-                let Err(error) = fetched else { break };
-                let moved = Some(course.standing().verified_bytes);
-                if moved > before {
-                    (before, since) = (moved, Instant::now());
-                }
-                if !error.may_pass() || since.elapsed() > PATIENCE {
-                    course.broke_off(&of_job, &error);
-                    break;
-                }
-                self.output.note(&format!(
-                    "{error}; trying again while the sender may be there"
-                ));
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY_PAUSE) => {}
-                    () = interrupt.received() => {
-                        is_interrupted = true;
-                        break;
-                    }
-                }
-            }
-            if is_interrupted {
-                break;
-            }
-        }
-        accepted.warn_of_others(self.output);
-        let took = progress.end();
-        let (files, bytes) = course.there();
-        let is_whole = course.has_all() && !is_interrupted;
-        if is_whole && let Ok(offer) = self.fetcher.visit(&self.source.provider).await {
-            offer.done(files, bytes).await;
-        }
-        course.conclude(took, is_interrupted)
-    }
-
-    /// One try at one tree; `None` where it was interrupted.
-    async fn follow(
-        &self,
-        job: TreeJob,
-        (course, progress): (&mut Course, &mut Progress),
-        interrupt: &mut Interrupt,
-    ) -> Option<Result<(), FetchError>> {
-        course.began(job.transfer.clone());
-        let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
-        let mut fetching = std::pin::pin!(self.fetcher.fetch_tree(job, events));
-        let mut ticks = tokio::time::interval(TICK);
-        let (mut some, mut ended) = (Vec::new(), None);
-        let (mut is_drained, mut is_interrupted) = (false, false);
-        while !is_drained || ended.is_none() {
-            tokio::select! {
-                count = happened.recv_many(&mut some, EVENTS_WAITING), if !is_drained => {
-                    is_drained = count == 0;
-                    some.drain(..).for_each(|event| course.happened(event));
-                }
-                result = &mut fetching, if ended.is_none() => ended = Some(result),
-                _ = ticks.tick() => progress.show(&course.standing()),
-                () = interrupt.received() => {
-                    is_interrupted = true;
-                    course.cancel();
-                }
-            }
-        }
-        progress.show(&course.standing());
-        if is_interrupted { None } else { ended }
-    }
-
     /// Fetches the one file of the offer beside the state, verified and whole, and writes it out.
     async fn write_out(
         mut self,
@@ -461,7 +390,7 @@ impl Receiving<'_> {
         })?;
         let accepted = Accepted::new(listing, Placement::default());
         let silent = self.output.quiet();
-        let quiet = Receiving {
+        let mut quiet = Receiving {
             output: &silent,
             ..self
         };

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 use shoal_link::Protocol;
 use shoal_node::contacts::Contacts;
+use shoal_node::lan::Lan;
 use shoal_node::offer::{Offer, OfferEvent, OfferOptions};
 use shoal_node::requests::RequestError;
 use shoal_node::session::{Connect, Session};
@@ -70,6 +71,7 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
     let connect = connect_of(&arguments, &settings, (&endpoint, name), output)?;
     let sending = Sending {
         offer,
+        lan: opened_lan(arguments.no_lan, output),
         arguments: &arguments,
         output,
     };
@@ -81,9 +83,21 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         Ok(_session) => sending.wait((events, &state), &mut interrupt).await,
         Err(failure) => Err(failure),
     };
+    if let Some(lan) = sending.lan {
+        lan.close().await;
+    }
     endpoint.close(Refusal::Done).await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     ended
+}
+
+/// The local network; that it cannot be had is said, and is no reason not to send.
+fn opened_lan(is_off: bool, output: &Output) -> Option<Lan> {
+    if is_off {
+        return None;
+    }
+    let opened = Lan::open();
+    opened.map_err(|error| output.warn(&error.to_string())).ok()
 }
 
 /// What is sent; standard input becomes a file first, which is removed when the guard goes.
@@ -135,6 +149,8 @@ fn connect_of(
 /// One offer and what was asked of it.
 struct Sending<'a> {
     offer: Offer,
+    /// The local network, where it may hear of this.
+    lan: Option<Lan>,
     arguments: &'a SendArguments,
     output: &'a Output,
 }
@@ -153,13 +169,14 @@ impl Sending<'_> {
                 Code::Usage,
                 "--to needs a server that both of you use: join one with 'shoal peer --join TICKET'",
             )),
-            (None, Some(connect)) => {
-                let code = self.code(connect).await;
-                self.show(code);
-                Ok(None)
-            }
-            (None, None) => {
-                self.show(None);
+            (None, connect) => {
+                let of_server = match connect {
+                    Some(connect) => self.code(connect).await,
+                    None => None,
+                };
+                let code = of_server.or_else(|| self.lan.as_ref().map(|_| self.offer.take_code()));
+                self.announce(code);
+                self.show(code, of_server.is_some());
                 Ok(None)
             }
         }
@@ -195,6 +212,7 @@ impl Sending<'_> {
             }
             Err(error) => return Err(error.into()),
         }
+        self.announce(None);
         let fields = json!({ "to": name.to_string(), "node": to.to_string() });
         self.output.event("notified", fields, || {
             format!("{name} has been told. Waiting, Ctrl-C ends it.")
@@ -213,8 +231,17 @@ impl Sending<'_> {
         }
     }
 
+    /// Says on the local network that this waits here.
+    fn announce(&self, code: Option<OfferCode>) {
+        let Some(lan) = &self.lan else { return };
+        let (node, port) = self.offer.whereabouts();
+        if let Err(error) = lan.announce(node, port, code.map(|code| code.nameplate)) {
+            self.output.warn(&error.to_string());
+        }
+    }
+
     /// Says how to come.
-    fn show(&self, code: Option<OfferCode>) {
+    fn show(&self, code: Option<OfferCode>, by_server: bool) {
         let Some(ticket) = self.offer.ticket() else {
             return;
         };
@@ -222,14 +249,18 @@ impl Sending<'_> {
         let expires = self.arguments.expires;
         let fields = json!({
             "code": code.map(|code| code.to_string()),
+            "code_by_server": code.map(|_| by_server),
             "ticket": text,
             "url": url,
             "expires_in_s": expires.as_secs(),
         });
         self.output.event("offer", fields, || {
             let by_code = match code {
+                Some(code) if by_server => {
+                    format!("Code:    {code}\n         shoal receive {code}\n\n")
+                }
                 Some(code) => format!(
-                    "Code:    {code}\n         shoal receive {code}\n\n"
+                    "Code:    {code}   (on this network only: no server is in reach)\n         shoal receive {code}\n\n"
                 ),
                 None => "No server is known, so there is no code: give the ticket to whoever is to receive.\n\n".to_owned(),
             };

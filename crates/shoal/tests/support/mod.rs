@@ -13,6 +13,7 @@
 mod daemon;
 pub(crate) mod disk;
 pub(crate) mod moments;
+pub(crate) mod namespace;
 mod terminal;
 
 use std::ffi::OsStr;
@@ -87,6 +88,7 @@ impl World {
             .args(arguments)
             .env("HOME", self.folder.path())
             .env("SHOAL_NO_PORT_MAPPING", "1")
+            .env("SHOAL_NO_LAN", "1")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command

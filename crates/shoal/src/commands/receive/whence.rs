@@ -1,17 +1,19 @@
 //! From what a person was told to a ticket: a ticket as it is, or a code by way of the server.
 
 use std::io::IsTerminal;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shoal_link::Endpoint;
 use shoal_node::rendezvous::{self, RendezvousError};
 use shoal_node::requests::RequestError;
 use shoal_node::session::{Connect, Session};
-use shoal_node::state::StateDir;
+use shoal_node::state::{ServerRef, StateDir};
 use shoal_wire::message::Addresses;
 use shoal_wire::offer::Introduction;
 use shoal_wire::{NodeName, OfferTicket, Refusal};
 
+use super::nearby;
 use crate::args::JoinedArguments;
 use crate::connect::{agent, server_of, warn_if_unverified};
 use crate::exit::{Code, Failure, code_of};
@@ -20,6 +22,8 @@ use crate::typed::typed_lines;
 
 /// How far two clocks may differ before an expiry is believed, in seconds.
 const CLOCK_TOLERANCE_S: u64 = 300;
+/// Head start of the server over the local network.
+const SERVER_HEAD_START: Duration = Duration::from_millis(1500);
 /// What every ticket begins with, and no code.
 const TICKET_START: &str = "shoal";
 
@@ -29,6 +33,8 @@ pub(super) struct Whence<'a> {
     pub(super) state: &'a StateDir,
     pub(super) endpoint: &'a Endpoint,
     pub(super) name: &'a NodeName,
+    /// Whether the local network is asked too.
+    pub(super) asks_nearby: bool,
 }
 
 impl Whence<'_> {
@@ -64,9 +70,48 @@ impl Whence<'_> {
         code: &shoal_wire::Code,
         output: &Output,
     ) -> Result<OfferTicket, Failure> {
+        let introduction = Introduction {
+            name: self.name.clone(),
+            addresses: Addresses::default(),
+        };
         let settings = self.state.settings()?;
-        let server = server_of(self.joined, &settings)?;
+        let nearby = nearby::ticket_for(code, self.endpoint, &introduction);
+        let server = match server_of(self.joined, &settings) {
+            Ok(server) => server,
+            Err(_) if self.asks_nearby => return nearby.await,
+            Err(failure) => return Err(failure),
+        };
         warn_if_unverified(&server, output);
+        let mut by_server = pin!(self.by_server(server, code, &introduction));
+        if !self.asks_nearby {
+            return by_server.await;
+        }
+        let mut nearby = pin!(async {
+            tokio::time::sleep(SERVER_HEAD_START).await;
+            nearby.await
+        });
+        let failed_at_server = tokio::select! {
+            found = &mut by_server => match found {
+                Err(failure) if may_be_nearby(&failure) => failure,
+                ended => return ended,
+            },
+            found = &mut nearby => return match found {
+                Ok(ticket) => Ok(ticket),
+                Err(_) => by_server.await,
+            },
+        };
+        nearby.await.map_err(|failure| match failure.code() {
+            Code::NotFound => failed_at_server,
+            _ => failure,
+        })
+    }
+
+    async fn by_server(
+        &self,
+        server: ServerRef,
+        code: &shoal_wire::Code,
+        introduction: &Introduction,
+    ) -> Result<OfferTicket, Failure> {
         let connect = Connect {
             endpoint: self.endpoint.clone(),
             server,
@@ -78,14 +123,15 @@ impl Whence<'_> {
         let session = Session::connect(&connect).await?;
         let opened = session.link().open().await;
         let mut stream = opened.map_err(|error| failed(RequestError::from(error).into()))?;
-        let introduction = Introduction {
-            name: self.name.clone(),
-            addresses: Addresses::default(),
-        };
         let own = self.endpoint.node_id();
-        let claimed = rendezvous::claim(&mut stream, code, own, &introduction).await;
+        let claimed = rendezvous::claim(&mut stream, code, own, introduction).await;
         claimed.map_err(failed)
     }
+}
+
+/// Whether the sender may wait on this network although the server could not help.
+fn may_be_nearby(failure: &Failure) -> bool {
+    matches!(failure.code(), Code::NotFound | Code::NoConnection)
 }
 
 /// What a person types or a pipe brings.
@@ -110,7 +156,7 @@ fn unexpired(ticket: OfferTicket) -> Result<OfferTicket, Failure> {
     Ok(ticket)
 }
 
-fn failed(error: RendezvousError) -> Failure {
+pub(super) fn failed(error: RendezvousError) -> Failure {
     let code = match &error {
         RendezvousError::WrongCode => Code::Refused,
         other => code_of(other.refusal()),

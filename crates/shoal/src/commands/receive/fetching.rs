@@ -1,0 +1,118 @@
+//! Fetching what was accepted: past interruptions, and changes of the sender's address.
+
+use std::time::{Duration, Instant};
+
+use shoal_node::fetch::{FetchError, TreeJob, TreeOptions};
+use shoal_store::folder::Folder;
+use tokio::sync::mpsc;
+
+use super::accepting::Accepted;
+use super::{EVENTS_WAITING, Receiving};
+use crate::commands::get::course::Course;
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::progress::Progress;
+
+/// Time between two looks at the counters.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a sender that was lost is tried to be reached again while nothing comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Wait between two tries.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+impl Receiving<'_> {
+    /// Fetches what was accepted, also past interruptions of the network.
+    pub(super) async fn fetch(
+        &mut self,
+        folder: &Folder,
+        accepted: &Accepted,
+        interrupt: &mut Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = folder.path().display().to_string();
+        let mut course = Course::of_offer(&self.source.provider.name, shown, self.output);
+        let mut progress = Progress::start(self.output);
+        let mut since = Instant::now();
+        let mut is_interrupted = false;
+        for (remote, target) in accepted.trees() {
+            let mut before = None;
+            loop {
+                let options = TreeOptions {
+                    choose: Some(accepted.choose(remote.as_ref())),
+                    ..self.how.options()
+                };
+                let job = self.job(folder, (remote.clone(), target.clone()), options);
+                let of_job = job.transfer.snapshot().path;
+                let fetched = self
+                    .follow(job, (&mut course, &mut progress), interrupt)
+                    .await;
+                let Some(fetched) = fetched else {
+                    is_interrupted = true;
+                    break;
+                };
+                let Err(error) = fetched else { break };
+                let moved = Some(course.standing().verified_bytes);
+                if moved > before {
+                    (before, since) = (moved, Instant::now());
+                }
+                if !error.may_pass() || since.elapsed() > PATIENCE {
+                    course.broke_off(&of_job, &error);
+                    break;
+                }
+                self.output.note(&format!(
+                    "{error}; trying again while the sender may be there"
+                ));
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_PAUSE) => {
+                        let _found = self.look_nearby().await;
+                    }
+                    () = interrupt.received() => {
+                        is_interrupted = true;
+                        break;
+                    }
+                }
+            }
+            if is_interrupted {
+                break;
+            }
+        }
+        accepted.warn_of_others(self.output);
+        let took = progress.end();
+        let (files, bytes) = course.there();
+        let is_whole = course.has_all() && !is_interrupted;
+        if is_whole && let Ok(offer) = self.fetcher.visit(&self.source.provider).await {
+            offer.done(files, bytes).await;
+        }
+        course.conclude(took, is_interrupted)
+    }
+
+    /// One try at one tree; `None` where it was interrupted.
+    async fn follow(
+        &self,
+        job: TreeJob,
+        (course, progress): (&mut Course, &mut Progress),
+        interrupt: &mut Interrupt,
+    ) -> Option<Result<(), FetchError>> {
+        course.began(job.transfer.clone());
+        let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
+        let mut fetching = std::pin::pin!(self.fetcher.fetch_tree(job, events));
+        let mut ticks = tokio::time::interval(TICK);
+        let (mut some, mut ended) = (Vec::new(), None);
+        let (mut is_drained, mut is_interrupted) = (false, false);
+        while !is_drained || ended.is_none() {
+            tokio::select! {
+                count = happened.recv_many(&mut some, EVENTS_WAITING), if !is_drained => {
+                    is_drained = count == 0;
+                    some.drain(..).for_each(|event| course.happened(event));
+                }
+                result = &mut fetching, if ended.is_none() => ended = Some(result),
+                _ = ticks.tick() => progress.show(&course.standing()),
+                () = interrupt.received() => {
+                    is_interrupted = true;
+                    course.cancel();
+                }
+            }
+        }
+        progress.show(&course.standing());
+        if is_interrupted { None } else { ended }
+    }
+}
