@@ -346,7 +346,7 @@ fn a_relay_turns_away_whoever_shows_a_pass_of_another_server() {
 
 /// The same ticket, by which the sender is only found at the relay.
 fn without_addresses(ticket: &str) -> String {
-    let mut ticket: OfferTicket = ticket.parse().unwrap();
+    let mut ticket: OfferTicket = ticket.parse().expect("a ticket");
     ticket.addresses = Addresses::default();
     ticket.to_string()
 }

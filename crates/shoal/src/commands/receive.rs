@@ -39,6 +39,8 @@ use crate::output::progress::route_fields;
 
 /// How long disk work may take to end after the last transfer.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+/// Head start of what a ticket says over what the local network says.
+const TICKET_HEAD_START: Duration = Duration::from_millis(1500);
 /// Events that may wait to be told: what is printed holds a fetch up, not the memory.
 const EVENTS_WAITING: usize = 1024;
 
@@ -247,11 +249,7 @@ impl Receiving<'_> {
     /// Opens the offer and hears what is in it, without taking anything.
     async fn list(&mut self, folder: &Folder) -> Result<(OpenOffer, Listing), Failure> {
         self.output.note("connecting to the sender");
-        let mut visited = self.fetcher.visit(&self.source.provider).await;
-        if visited.as_ref().is_err_and(FetchError::may_pass) && self.look_nearby().await {
-            visited = self.fetcher.visit(&self.source.provider).await;
-        }
-        let offer = visited.map_err(|error| Failure::from(&error))?;
+        let offer = self.visit().await.map_err(|error| Failure::from(&error))?;
         self.source.provider.name = offer.description().name.clone();
         if let Some(link) = offer.link() {
             let fields = json!({
@@ -294,6 +292,36 @@ impl Receiving<'_> {
             Ok(()) => {}
         }
         Ok((offer, listing))
+    }
+
+    /// Opens the offer: where the ticket says that the sender is, or, if that takes long or fails,
+    /// where the local network knows it.
+    async fn visit(&mut self) -> Result<OpenOffer, FetchError> {
+        let provider = self.source.provider.clone();
+        let fetcher = self.fetcher.clone();
+        let mut visiting = Box::pin(fetcher.visit(&provider));
+        let mut failed = None;
+        let is_better = tokio::select! {
+            visited = &mut visiting => match visited {
+                Err(error) if error.may_pass() => {
+                    failed = Some(error);
+                    self.look_nearby().await
+                }
+                ended => return ended,
+            },
+            is_better = async {
+                tokio::time::sleep(TICKET_HEAD_START).await;
+                self.look_nearby().await
+            } => is_better,
+        };
+        match failed {
+            _ if is_better => {
+                drop(visiting);
+                self.fetcher.visit(&self.source.provider).await
+            }
+            Some(error) => Err(error),
+            None => visiting.await,
+        }
     }
 
     /// Whether the local network knows the sender at an address that is new.
