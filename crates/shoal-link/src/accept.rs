@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::directory::Directory;
 use crate::endpoint::Servers;
 use crate::link::Link;
 use crate::roaming;
@@ -173,7 +174,7 @@ fn asks_for_its_address(connection: &noq::Connection) -> bool {
 /// Accepts links of the roaming lane until the endpoint closes. Whoever comes that way has been
 /// admitted by a relay, or was punched through to.
 pub(crate) async fn roam(
-    endpoint: iroh::Endpoint,
+    (endpoint, relays): (iroh::Endpoint, Directory),
     goodbye: Arc<OnceLock<Refusal>>,
     links: mpsc::Sender<Link>,
 ) {
@@ -188,23 +189,23 @@ pub(crate) async fn roam(
                     continue;
                 }
                 let (goodbye, links) = (Arc::clone(&goodbye), links.clone());
-                pending.spawn(complete_roaming(incoming, goodbye, links));
+                pending.spawn(complete_roaming((incoming, relays.clone()), goodbye, links));
             }
         }
     }
 }
 
 async fn complete_roaming(
-    incoming: iroh::endpoint::Incoming,
+    (incoming, relays): (iroh::endpoint::Incoming, Directory),
     goodbye: Arc<OnceLock<Refusal>>,
     links: mpsc::Sender<Link>,
 ) {
-    let Some(remote) = roaming::origin(incoming.remote_addr()) else {
+    let Some(remote) = roaming::origin(incoming.remote_addr(), &relays) else {
         return incoming.refuse();
     };
     match tokio::time::timeout(HANDSHAKE_LIMIT, incoming.into_future()).await {
         Ok(Ok(connection)) => {
-            if let Some(link) = Link::roaming(connection, remote, goodbye) {
+            if let Some(link) = Link::roaming((connection, relays), remote, goodbye) {
                 // Closed endpoints take no more links; dropping it closes it.
                 let _ = links.send(link).await;
             }

@@ -230,10 +230,16 @@ impl Endpoint {
         Some(Box::pin(async move {
             tokio::time::sleep(head_start).await;
             let connection = roaming.dial(node, &relays, protocol).await?;
-            let first = relays.first().map(|relay| relay.address);
+            let first = relays
+                .iter()
+                .find_map(|relay| relay.addresses.first().copied());
             let remote = first.ok_or(DialError::NoAddress)?;
-            Link::roaming(connection, remote, Arc::clone(&self.inner.goodbye))
-                .ok_or(DialError::VersionUnsupported)
+            Link::roaming(
+                (connection, roaming.relays().clone()),
+                remote,
+                Arc::clone(&self.inner.goodbye),
+            )
+            .ok_or(DialError::VersionUnsupported)
         }))
     }
 }

@@ -218,14 +218,15 @@ impl Endpoint {
 impl Inner {
     /// Starts to take in links of the roaming lane, once, where this endpoint answers at all.
     fn answer_roaming(&self) {
-        let endpoint = self.roaming.as_ref().and_then(Roaming::started);
-        let (Some(endpoint), Some(links)) = (endpoint.cloned(), self.links.upgrade()) else {
+        let Some(roaming) = &self.roaming else { return };
+        let (Some(endpoint), Some(links)) = (roaming.started(), self.links.upgrade()) else {
             return;
         };
+        let ways = (endpoint.clone(), roaming.relays().clone());
         self.roams.call_once(|| {
             let (closing, goodbye) = (self.closing.clone(), Arc::clone(&self.goodbye));
             tokio::spawn(async move {
-                let answering = accept::roam(endpoint, goodbye, links);
+                let answering = accept::roam(ways, goodbye, links);
                 closing.run_until_cancelled(answering).await;
             });
         });

@@ -18,6 +18,7 @@ mod accept;
 mod certificate;
 mod congestion;
 mod dial;
+mod directory;
 mod endpoint;
 mod identity;
 mod link;

@@ -13,6 +13,7 @@ use noq::{ConnectionError, PathId, Side, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
 use shoal_wire::{NodeId, Refusal};
 
+use crate::directory::Directory;
 use crate::identity::node_id_in;
 use crate::socket::canonical;
 use crate::stream::Stream;
@@ -127,7 +128,7 @@ pub struct Link {
 #[derive(Clone)]
 enum Carrier {
     Direct(noq::Connection),
-    Roaming(iroh::endpoint::Connection),
+    Roaming(iroh::endpoint::Connection, Directory),
 }
 
 /// Which lane numbered a connection.
@@ -142,7 +143,7 @@ macro_rules! on_either {
     ($carrier:expr, $connection:ident => $call:expr) => {
         match $carrier {
             Carrier::Direct($connection) => $call,
-            Carrier::Roaming($connection) => $call,
+            Carrier::Roaming($connection, _) => $call,
         }
     };
 }
@@ -202,7 +203,7 @@ impl Link {
 
     /// Wraps a connection of the roaming lane. `None` when it speaks no protocol of ours.
     pub(crate) fn roaming(
-        connection: iroh::endpoint::Connection,
+        (connection, relays): (iroh::endpoint::Connection, Directory),
         remote: SocketAddr,
         endpoint_goodbye: Arc<OnceLock<Refusal>>,
     ) -> Option<Self> {
@@ -210,7 +211,7 @@ impl Link {
         let remote_id = NodeId::new(*connection.remote_id().as_bytes());
         let shared = Shared::new((Some(remote_id), protocol), remote, endpoint_goodbye);
         Some(Self {
-            carrier: Carrier::Roaming(connection),
+            carrier: Carrier::Roaming(connection, relays),
             shared: Arc::new(shared),
         })
     }
@@ -229,7 +230,7 @@ impl Link {
     pub fn is_dialer(&self) -> bool {
         match &self.carrier {
             Carrier::Direct(connection) => connection.side() == Side::Client,
-            Carrier::Roaming(connection) => roaming::is_dialer(connection),
+            Carrier::Roaming(connection, _) => roaming::is_dialer(connection),
         }
     }
 
@@ -264,7 +265,7 @@ impl Link {
     pub(crate) fn number(&self) -> (Lane, usize) {
         match &self.carrier {
             Carrier::Direct(connection) => (Lane::Direct, connection.stable_id()),
-            Carrier::Roaming(connection) => (Lane::Roaming, connection.stable_id()),
+            Carrier::Roaming(connection, _) => (Lane::Roaming, connection.stable_id()),
         }
     }
 
@@ -294,7 +295,7 @@ impl Link {
     pub fn path(&self) -> LivePath {
         match &self.carrier {
             Carrier::Direct(connection) => self.direct_path(connection),
-            Carrier::Roaming(connection) => self.roaming_path(connection),
+            Carrier::Roaming(connection, relays) => self.roaming_path(connection, relays),
         }
     }
 
@@ -315,8 +316,12 @@ impl Link {
         }
     }
 
-    fn roaming_path(&self, connection: &iroh::endpoint::Connection) -> LivePath {
-        let selected = roaming::selected_path(connection);
+    fn roaming_path(
+        &self,
+        connection: &iroh::endpoint::Connection,
+        relays: &Directory,
+    ) -> LivePath {
+        let selected = roaming::selected_path(connection, relays);
         let (id, kind, remote) = match selected {
             Some((id, true, relay)) => (Some(id), PathKind::Relayed, relay),
             Some((id, false, address)) => (Some(id), PathKind::Punched, address),

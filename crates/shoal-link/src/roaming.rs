@@ -1,13 +1,12 @@
 //! The roaming lane: links to nodes that no address of theirs reaches, through NATs and relays.
 //!
 //! Owns the process's iroh endpoint, which is made by the first need of it, with the node's own
-//! key, no public relay, no address service and no name server but the system's. It is homed at the
+//! key, no public relay, no address service and no name server: names of relays are its own. It is homed at the
 //! relays it is told of, and finds and improves paths by itself: relayed at first, then punched.
 //! What comes out of it are connections like those of the direct lane.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::address_lookup::memory::MemoryLookup;
@@ -23,6 +22,7 @@ use tokio::sync::OnceCell;
 
 use crate::congestion::ByRoundTrip;
 use crate::dial::DialError;
+use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::tls::Protocol;
 use crate::transport::{
@@ -46,9 +46,9 @@ pub struct RoamingConfig {
 pub struct Relay {
     /// The server it belongs to: its certificate must show this key.
     pub server: NodeId,
-    /// Where it listens, over TCP.
-    pub address: SocketAddr,
-    /// The UDP port at the same address at which it tells nodes their addresses; `None` where it
+    /// Where it listens, over TCP: several addresses, of one port.
+    pub addresses: Vec<SocketAddr>,
+    /// The UDP port at the same addresses at which it tells nodes their addresses; `None` where it
     /// does not.
     pub discovery_port: Option<u16>,
     /// What admits this node.
@@ -56,10 +56,6 @@ pub struct Relay {
 }
 
 impl Relay {
-    fn url(&self) -> Option<RelayUrl> {
-        format!("https://{}/", self.address).parse().ok()
-    }
-
     fn config(&self, url: RelayUrl) -> RelayConfig {
         let discovery = self.discovery_port.map(RelayQuicConfig::new);
         RelayConfig::new(url, discovery).with_auth_token(self.pass.as_str())
@@ -72,7 +68,7 @@ pub(crate) struct Roaming {
     config: RoamingConfig,
     protocols: Vec<Protocol>,
     /// Servers whose relays may be spoken to.
-    servers: Arc<RwLock<BTreeSet<NodeId>>>,
+    relays: Directory,
     endpoint: OnceCell<iroh::Endpoint>,
 }
 
@@ -82,9 +78,14 @@ impl Roaming {
             identity,
             config,
             protocols,
-            servers: Arc::default(),
+            relays: Directory::default(),
             endpoint: OnceCell::new(),
         }
+    }
+
+    /// Where relays are.
+    pub(crate) fn relays(&self) -> &Directory {
+        &self.relays
     }
 
     /// The endpoint, if it was needed yet.
@@ -94,11 +95,8 @@ impl Roaming {
 
     /// Knows a relay from now on, and is homed there.
     pub(crate) async fn join(&self, relay: &Relay) -> Result<RelayUrl, String> {
-        let url = relay.url().ok_or("the relay's address makes no URL")?;
-        self.servers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(relay.server);
+        let entered = self.relays.enter(relay.server, &relay.addresses);
+        let url = entered.ok_or("the relay has no address")?;
         let endpoint = self.endpoint.get_or_try_init(|| self.start()).await?;
         let config = Arc::new(relay.config(url.clone()));
         endpoint.insert_relay(url.clone(), config).await;
@@ -106,18 +104,14 @@ impl Roaming {
     }
 
     async fn start(&self) -> Result<iroh::Endpoint, String> {
-        let servers = Arc::clone(&self.servers);
+        let relays = self.relays.clone();
         let verified = CaTlsConfig::custom_server_cert_verifier(Arc::new(move |_| {
-            Ok(Arc::new(RelayVerifier::new(Arc::clone(&servers))))
+            Ok(Arc::new(RelayVerifier::new(relays.clone())))
         }));
         let port_mapping = match self.config.maps_ports {
             true => PortmapperConfig::default(),
             false => PortmapperConfig::Disabled,
         };
-        let resolver = DnsResolver::builder()
-            .with_system_defaults()
-            .disable_fallback()
-            .build();
         let alpns = self.protocols.iter().map(|one| one.alpn().to_vec());
         let bound = iroh::Endpoint::builder(presets::Minimal)
             .secret_key(SecretKey::from_bytes(&self.identity.secret_bytes()))
@@ -125,7 +119,7 @@ impl Roaming {
             .relay_mode(RelayMode::Custom(RelayMap::empty()))
             .address_lookup(MemoryLookup::new())
             .ca_tls_config(verified)
-            .dns_resolver(resolver)
+            .dns_resolver(DnsResolver::custom(self.relays.clone()))
             .portmapper_config(port_mapping)
             .transport_config(transport())
             .bind()
@@ -169,23 +163,19 @@ fn transport() -> QuicTransportConfig {
 }
 
 /// Where an incoming connection comes from: the relay's address where it is relayed.
-pub(crate) fn origin(address: IncomingAddr) -> Option<SocketAddr> {
+pub(crate) fn origin(address: IncomingAddr, relays: &Directory) -> Option<SocketAddr> {
     match address {
         IncomingAddr::Ip(address) => Some(address),
-        IncomingAddr::Relay { url, .. } => relay_address(&url),
+        IncomingAddr::Relay { url, .. } => relays.address(&url),
         _ => None,
     }
 }
 
-/// The address in the URL of a relay.
-pub(crate) fn relay_address(url: &RelayUrl) -> Option<SocketAddr> {
-    let port = url.port_or_known_default()?;
-    let host = url.host_str()?.trim_matches(['[', ']']);
-    Some(SocketAddr::new(host.parse().ok()?, port))
-}
-
 /// The path that a connection uses now: its number, whether it is relayed, where it goes.
-pub(crate) fn selected_path(connection: &Connection) -> Option<(PathId, bool, SocketAddr)> {
+pub(crate) fn selected_path(
+    connection: &Connection,
+    relays: &Directory,
+) -> Option<(PathId, bool, SocketAddr)> {
     let paths = connection.paths();
     let used = paths
         .iter()
@@ -193,7 +183,7 @@ pub(crate) fn selected_path(connection: &Connection) -> Option<(PathId, bool, So
         .or_else(|| paths.iter().next())?;
     let remote = match used.remote_addr() {
         iroh::TransportAddr::Ip(address) => *address,
-        iroh::TransportAddr::Relay(url) => relay_address(url)?,
+        iroh::TransportAddr::Relay(url) => relays.address(url)?,
         _ => return None,
     };
     Some((used.id(), used.is_relay(), remote))

@@ -14,6 +14,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{CipherSuite, client::Resumption};
 
+use crate::directory::is_relay_name;
 use crate::identity::NODE_SERVER_NAME;
 use crate::trust::{AnswererVerifier, DialerVerifier, Trust};
 
@@ -114,7 +115,8 @@ struct ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if hello.server_name() == Some(NODE_SERVER_NAME) {
+        let asks_for_node = |name: &str| name == NODE_SERVER_NAME || is_relay_name(name);
+        if hello.server_name().is_some_and(asks_for_node) {
             return Some(Arc::clone(&self.node));
         }
         Some(Arc::clone(self.server.as_ref().unwrap_or(&self.node)))

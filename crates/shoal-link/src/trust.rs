@@ -4,8 +4,7 @@
 //! where the certificate itself may be anything. A verdict that a person must act on travels as
 //! a [`Rejection`] inside the TLS error, so that the dial can name it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -17,6 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use shoal_wire::NodeId;
 
 use crate::certificate::RootSet;
+use crate::directory::Directory;
 use crate::identity::node_id_in;
 
 /// Whom a dial believes to be at the other end.
@@ -206,17 +206,18 @@ fn rejection_of(error: webpki::Error) -> Rejection {
     Rejection::Untrusted(text)
 }
 
-/// A node's check of a relay: it is that of a server which this node knows, by its node certificate.
+/// A node's check of a relay: it is that of the server which its name stands for, by its node
+/// certificate.
 #[derive(Debug)]
 pub(crate) struct RelayVerifier {
-    servers: Arc<RwLock<BTreeSet<NodeId>>>,
+    relays: Directory,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl RelayVerifier {
-    pub(crate) fn new(servers: Arc<RwLock<BTreeSet<NodeId>>>) -> Self {
+    pub(crate) fn new(relays: Directory) -> Self {
         Self {
-            servers,
+            relays,
             algorithms: algorithms(),
         }
     }
@@ -227,17 +228,19 @@ impl ServerCertVerifier for RelayVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = node_id_in(end_entity);
-        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
-        if shown.is_some_and(|shown| servers.contains(&shown)) {
-            return Ok(ServerCertVerified::assertion());
+        let Some(expected) = self.relays.server_of(server_name) else {
+            let text = "the relay is none of a server that is known here".to_owned();
+            return Err(Rejection::Untrusted(text).into());
+        };
+        let found = node_id_in(end_entity);
+        match found == Some(expected) {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(Rejection::WrongIdentity { expected, found }.into()),
         }
-        let text = "the relay is none of a server that is known here".to_owned();
-        Err(Rejection::Untrusted(text).into())
     }
 
     fn verify_tls12_signature(

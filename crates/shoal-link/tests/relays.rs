@@ -78,7 +78,7 @@ impl Running {
     fn with_pass(&self, pass: &str) -> Relay {
         Relay {
             server: self.identity.node_id(),
-            address: self.address,
+            addresses: vec![self.address],
             discovery_port: None,
             pass: RelayPass::new(pass).unwrap(),
         }

@@ -10,6 +10,7 @@ mod codes;
 mod visits;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -119,6 +120,8 @@ struct Issued {
     code: Option<Code>,
     guesses: Guesses,
     via: Option<Via>,
+    /// Where the server sees this node, which is where a NAT that lets everybody in has put it.
+    observed: Option<SocketAddr>,
     next_visit: u64,
     visits: BTreeMap<VisitId, Arc<Visit>>,
     waiting: BTreeMap<VisitId, oneshot::Sender<bool>>,
@@ -145,6 +148,7 @@ impl Offer {
                 code: None,
                 guesses: Guesses::default(),
                 via: None,
+                observed: None,
                 next_visit: 0,
                 visits: BTreeMap::new(),
                 waiting: BTreeMap::new(),
@@ -219,20 +223,25 @@ impl Shared {
     }
 
     fn ticket(&self, secret: OfferSecret) -> OfferTicket {
-        let via = self.issued().via.clone();
+        let (via, observed) = {
+            let issued = self.issued();
+            (issued.via.clone(), issued.observed)
+        };
         OfferTicket {
             sender: self.endpoint.node_id(),
             secret,
-            addresses: self.addresses(via.as_ref()),
+            addresses: self.addresses(via.as_ref(), observed),
             via,
             expires_at_s: self.expires_at_s,
         }
     }
 
     /// Where this node may be reached now; asked each time, because machines move.
-    fn addresses(&self, via: Option<&Via>) -> Addresses {
+    fn addresses(&self, via: Option<&Via>, observed: Option<SocketAddr>) -> Addresses {
         let server = via.and_then(|via| via.addresses.first().copied());
-        own_addresses(server, self.endpoint.local_addr().port())
+        let own = own_addresses(server, self.endpoint.local_addr().port());
+        let elsewhere = observed.filter(|observed| !own.contains(observed));
+        Addresses::truncated(own.iter().copied().chain(elsewhere).collect())
     }
 
     async fn reached_by(&self, session: &Session) {
@@ -247,9 +256,11 @@ impl Shared {
             },
             None => None,
         };
-        self.issued().via = Some(Via {
+        let mut issued = self.issued();
+        issued.observed = Some(session.response().observed);
+        issued.via = Some(Via {
             server: session.server(),
-            addresses: Addresses::truncated(vec![session.link().path().remote]),
+            addresses: Addresses::truncated(session.server_addresses().to_vec()),
             pass,
         });
     }

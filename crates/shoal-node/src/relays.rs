@@ -1,9 +1,11 @@
 //! The relays by which other nodes may be reached: those of the servers that this node knows.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_link::Relay;
-use shoal_wire::offer::Via;
+use shoal_wire::offer::{Via, can_be_dialled};
+use shoal_wire::{NodeId, RelayPass};
 
 /// Relays in use now; whoever dials asks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -34,14 +36,23 @@ pub fn relays_of(via: &Via) -> Vec<Relay> {
     let Some(pass) = &via.pass else {
         return Vec::new();
     };
-    let addresses = via.addresses.iter();
-    let dialled = addresses.filter(|address| shoal_wire::offer::can_be_dialled(address));
-    dialled
-        .map(|address| Relay {
-            server: via.server,
-            address: *address,
-            discovery_port: Some(address.port()),
-            pass: pass.clone(),
-        })
+    let all = via.addresses.iter().copied();
+    relay_at(via.server, all.filter(can_be_dialled).collect(), pass)
+        .into_iter()
         .collect()
+}
+
+/// The relay of a server at its own addresses; `None` without one.
+pub(crate) fn relay_at(
+    server: NodeId,
+    addresses: Vec<SocketAddr>,
+    pass: &RelayPass,
+) -> Option<Relay> {
+    let port = addresses.first()?.port();
+    Some(Relay {
+        server,
+        addresses,
+        discovery_port: Some(port),
+        pass: pass.clone(),
+    })
 }

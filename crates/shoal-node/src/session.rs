@@ -18,6 +18,7 @@ use shoal_wire::{
     Communication, FileEntry, NodeId, NodeName, Refusal, RelayPass, SafePath, ShortText,
 };
 
+use crate::relays::relay_at;
 use crate::requests::{REQUEST_DEADLINE, RequestError, request};
 use crate::state::{ServerRef, TrustChoice};
 
@@ -112,6 +113,8 @@ pub struct Located {
 pub struct Session {
     link: Link,
     response: PresenceResponse,
+    /// Where the server is, the address that was reached first.
+    server_addresses: Vec<SocketAddr>,
 }
 
 impl Session {
@@ -121,7 +124,7 @@ impl Session {
     /// What went wrong, in a sentence that says what to do.
     pub async fn connect(connect: &Connect) -> Result<Self, ConnectError> {
         let shown = connect.server.addresses.join(", ");
-        let link = dial(connect, &shown).await?;
+        let (link, resolved) = dial(connect, &shown).await?;
         let port = connect.endpoint.local_addr().port();
         let addresses = own_addresses(Some(link.path().remote), port);
         let presence = Communication::PresenceAnnounce(PresenceAnnounce {
@@ -149,12 +152,23 @@ impl Session {
             });
         }
         link.widen();
-        Ok(Self { link, response })
+        let reached = link.path().remote;
+        let others = resolved.into_iter().filter(|other| *other != reached);
+        Ok(Self {
+            server_addresses: [reached].into_iter().chain(others).collect(),
+            link,
+            response,
+        })
     }
 
     /// The link.
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// Where the server is: the address that was reached, then others that it may have.
+    pub fn server_addresses(&self) -> &[SocketAddr] {
+        &self.server_addresses
     }
 
     /// The server's identity.
@@ -269,12 +283,14 @@ impl Session {
         let Ok(Communication::RelayPlace(place)) = answer else {
             return None;
         };
-        let mut address = self.link.path().remote;
-        address.set_port(place.port);
+        let mut addresses = self.server_addresses.clone();
+        for address in &mut addresses {
+            address.set_port(place.port);
+        }
         let discovery = place.address_discovery_port;
         let relay = Relay {
             server: self.server(),
-            address,
+            addresses,
             discovery_port: (discovery != 0).then_some(discovery),
             pass: place.pass,
         };
@@ -293,7 +309,8 @@ impl Session {
     }
 }
 
-async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
+/// The link, and all addresses that were tried.
+async fn dial(connect: &Connect, shown: &str) -> Result<(Link, Vec<SocketAddr>), ConnectError> {
     let trust = trust(&connect.server.trust)?;
     let (mut addresses, mut unresolved) = (Vec::new(), None);
     for address in &connect.server.addresses {
@@ -319,7 +336,7 @@ async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
     });
     let relays = relays(&connect.server, &addresses);
     let dial = Dial {
-        addresses,
+        addresses: addresses.clone(),
         server_name,
         trust,
         protocol: Protocol::Control,
@@ -327,10 +344,11 @@ async fn dial(connect: &Connect, shown: &str) -> Result<Link, ConnectError> {
         deadline: CONNECT_DEADLINE,
     };
     let dialed = connect.endpoint.dial(dial).await;
-    dialed.map_err(|source| ConnectError::Dial {
+    let link = dialed.map_err(|source| ConnectError::Dial {
         address: shown.to_owned(),
         source,
-    })
+    })?;
+    Ok((link, addresses))
 }
 
 /// The server's own relay, by which it is reached over TCP where UDP does not get through: for who
@@ -340,13 +358,9 @@ fn relays(server: &ServerRef, addresses: &[SocketAddr]) -> Vec<Relay> {
     let (TrustChoice::Pinned(node), Some(pass)) = (&server.trust, pass) else {
         return Vec::new();
     };
-    let relay = |address: &SocketAddr| Relay {
-        server: *node,
-        address: *address,
-        discovery_port: Some(address.port()),
-        pass: pass.clone(),
-    };
-    addresses.iter().map(relay).collect()
+    relay_at(*node, addresses.to_vec(), &pass)
+        .into_iter()
+        .collect()
 }
 
 fn trust(choice: &TrustChoice) -> Result<Trust, ConnectError> {

@@ -230,15 +230,12 @@ impl Relaying {
     pub(crate) fn for_itself(&self) -> Option<Relay> {
         let mut address = self.address;
         if address.ip().is_unspecified() {
-            let loopback = match address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            };
-            address.set_ip(loopback);
+            // A system without IPv6 binds its unspecified address too.
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
         Some(Relay {
             server: self.server,
-            address,
+            addresses: vec![address],
             discovery_port: None,
             pass: self.passes.make(Pass {
                 kind: FOR_NODE,

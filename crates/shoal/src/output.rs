@@ -125,9 +125,9 @@ fn line_out(text: &str) {
     let _closed_pipe = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// What is logged where nobody says otherwise: our warnings. Those of the roaming lane tell of what
+/// What is logged where nobody says otherwise: our warnings. Those of the QUIC libraries tell of what
 /// strangers and bad networks do, as often as they like; what matters of it is told by us.
-const LOGGED: &str = "warn,iroh=off,iroh_relay=off,netwatch=off,portmapper=off";
+const LOGGED: &str = "warn,noq=off,iroh=off,iroh_relay=off,netwatch=off,portmapper=off";
 
 /// Sends logs to standard error, by `RUST_LOG`; warnings only where it is not set.
 pub(crate) fn start_logging(output: &Output) {

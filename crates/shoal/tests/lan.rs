@@ -107,13 +107,9 @@ struct Scene {
 impl Scene {
     fn new(addresses: &[&str; 2]) -> Option<Self> {
         let (anna, bob) = (Namespace::make()?, Namespace::make()?);
-        anna.cable(&bob, DEVICE);
+        anna.cable(DEVICE, (&bob, DEVICE));
         for (namespace, address) in [&anna, &bob].into_iter().zip(addresses) {
-            let mut add = vec!["address", "add", address, "dev", DEVICE];
-            if address.contains(':') {
-                add.push("nodad");
-            }
-            namespace.ip(&add);
+            namespace.address(DEVICE, address);
         }
         let world = World::new();
         let file = world.write("anna", "data.bin", noise(3_000_000, 1));

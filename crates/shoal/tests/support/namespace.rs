@@ -50,24 +50,28 @@ impl Namespace {
         run("ip", &inside).expect("ip");
     }
 
-    /// Joins it with another by a cable: a device of this name at either end, up, without an
-    /// address.
-    pub(crate) fn cable(&self, other: &Self, device: &str) {
-        self.ip(&[
-            "link",
-            "add",
-            device,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            device,
-            "netns",
-            &other.name,
-        ]);
-        for end in [self, other] {
+    /// Joins it with another by a cable: a device at either end, up, without an address.
+    pub(crate) fn cable(&self, device: &str, (other, at_other): (&Self, &str)) {
+        let far_end = ["peer", "name", at_other, "netns", &other.name];
+        self.ip(&[&["link", "add", device, "type", "veth"][..], &far_end].concat());
+        for (end, device) in [(self, device), (other, at_other)] {
             end.ip(&["link", "set", device, "up"]);
         }
+    }
+
+    /// Gives a device an address, `1.2.3.4/24`, at once.
+    pub(crate) fn address(&self, device: &str, address: &str) {
+        let mut add = vec!["address", "add", address, "dev", device];
+        if address.contains(':') {
+            add.push("nodad");
+        }
+        self.ip(&add);
+    }
+
+    /// Runs a command in it.
+    pub(crate) fn execute(&self, program: &str, arguments: &[&str]) -> String {
+        let inside = [&["netns", "exec", &self.name, program], arguments].concat();
+        run("ip", &inside).expect(program)
     }
 }
 

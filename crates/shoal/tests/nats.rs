@@ -1,0 +1,235 @@
+//! Every pair of networks: what a person sends arrives, and by the path that the two allow.
+//!
+//! Everything runs in network namespaces of the test's own. Only root can make them, and `nft` must
+//! be there.
+
+#[path = "nats/internet.rs"]
+mod internet;
+mod support;
+
+use std::io::Write;
+use std::time::Instant;
+
+use internet::{Internet, Kind, Machine, SERVER_V4};
+use serde_json::Value;
+use support::{Daemon, World, argument, b3sum, noise, text};
+
+/// Long enough, at the rate below, for the two to find each other's ports meanwhile.
+const FILE_BYTES: usize = 3 << 20;
+/// The same, with something that happens in the middle.
+const LONG_BYTES: usize = 9 << 20;
+const RATE: &str = "1500k";
+
+/// Names the pairs: who sends, who receives, and the path at the end.
+macro_rules! pairs {
+    ($($name:ident: $sender:ident to $receiver:ident is $path:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            arrives(Kind::$sender, Kind::$receiver, $path);
+        })*
+    };
+}
+
+pairs! {
+    open_to_open: Open to Open is "direct",
+    open_to_full_cone: Open to FullCone is "direct",
+    open_to_port_restricted: Open to PortRestricted is "direct",
+    open_to_symmetric: Open to Symmetric is "direct",
+    open_to_carrier: Open to Carrier is "direct",
+    port_restricted_to_open: PortRestricted to Open is "punched",
+    symmetric_to_open: Symmetric to Open is "punched",
+    carrier_to_open: Carrier to Open is "punched",
+    full_cone_to_full_cone: FullCone to FullCone is "direct",
+    full_cone_to_address_restricted: FullCone to AddressRestricted is "direct",
+    full_cone_to_port_restricted: FullCone to PortRestricted is "direct",
+    full_cone_to_symmetric: FullCone to Symmetric is "direct",
+    address_restricted_to_full_cone: AddressRestricted to FullCone is "punched",
+    address_restricted_to_address_restricted: AddressRestricted to AddressRestricted is "punched",
+    address_restricted_to_port_restricted: AddressRestricted to PortRestricted is "punched",
+    address_restricted_to_symmetric: AddressRestricted to Symmetric is "punched",
+    port_restricted_to_full_cone: PortRestricted to FullCone is "punched",
+    port_restricted_to_address_restricted: PortRestricted to AddressRestricted is "punched",
+    port_restricted_to_port_restricted: PortRestricted to PortRestricted is "punched",
+    port_restricted_to_symmetric: PortRestricted to Symmetric is "relayed",
+    symmetric_to_full_cone: Symmetric to FullCone is "punched",
+    symmetric_to_address_restricted: Symmetric to AddressRestricted is "punched",
+    symmetric_to_port_restricted: Symmetric to PortRestricted is "relayed",
+    symmetric_to_symmetric: Symmetric to Symmetric is "relayed",
+    carrier_to_port_restricted: Carrier to PortRestricted is "relayed",
+    carrier_to_carrier: Carrier to Carrier is "relayed",
+    no_udp_to_open: NoUdp to Open is "relayed",
+    open_to_no_udp: Open to NoUdp is "relayed",
+    no_udp_to_symmetric: NoUdp to Symmetric is "relayed",
+    no_udp_to_no_udp: NoUdp to NoUdp is "relayed",
+    only_ipv6_to_only_ipv6: OnlyIpv6 to OnlyIpv6 is "direct",
+    only_ipv6_to_only_ipv4: OnlyIpv6 to Open is "relayed",
+    only_ipv4_to_only_ipv6: PortRestricted to OnlyIpv6 is "relayed",
+}
+
+fn arrives(sender: Kind, receiver: Kind, path: &str) {
+    let Some(scene) = Scene::new(sender, receiver) else {
+        return;
+    };
+    let mut anna = scene.send();
+    let offer = anna.event("offer");
+    let mut bob = scene.receive(&text(&offer, "code"));
+    let done = bob.event("done");
+    assert_eq!(done["fetched"], 1, "{}\n{}", bob.log(), anna.log());
+    assert_eq!(b3sum(&scene.world.path("got/data.bin")), scene.hash);
+    let received = anna.event("received");
+    assert_eq!(received["route"]["kind"], path, "{received}");
+    assert_eq!(bob.wait(), 0);
+    assert_eq!(anna.wait(), 0);
+}
+
+#[test]
+fn a_receiver_that_moves_to_another_network_goes_on() {
+    goes_on((Kind::Open, Kind::Open), |scene| {
+        let bob = &scene.bob.host;
+        bob.ip(&["address", "flush", "dev", "net0"]);
+        bob.address("net0", "11.77.0.112/24");
+        bob.ip(&["route", "add", "default", "via", SERVER_V4]);
+    });
+}
+
+#[test]
+fn a_sender_that_moves_to_another_network_is_found_again() {
+    goes_on((Kind::Open, Kind::Open), |scene| {
+        let anna = &scene.anna.host;
+        anna.ip(&["address", "flush", "dev", "net0"]);
+        anna.address("net0", "11.77.0.111/24");
+        anna.ip(&["route", "add", "default", "via", SERVER_V4]);
+    });
+}
+
+#[test]
+fn a_router_that_gets_another_address_and_forgets_all_ports_interrupts_nothing() {
+    goes_on((Kind::PortRestricted, Kind::PortRestricted), |scene| {
+        let router = scene.anna.router(0);
+        router.ip(&["address", "flush", "dev", "net0"]);
+        router.address("net0", "11.77.0.111/24");
+        router.ip(&["route", "add", "default", "via", SERVER_V4]);
+    });
+}
+
+#[test]
+fn a_receiver_behind_a_symmetric_router_that_gets_another_address_goes_on() {
+    goes_on((Kind::Symmetric, Kind::Symmetric), |scene| {
+        let router = scene.bob.router(0);
+        router.ip(&["address", "flush", "dev", "net0"]);
+        router.address("net0", "11.77.0.112/24");
+        router.ip(&["route", "add", "default", "via", SERVER_V4]);
+    });
+}
+
+#[test]
+fn a_relay_that_is_killed_and_comes_back_interrupts_nothing() {
+    goes_on((Kind::Symmetric, Kind::Symmetric), |scene| {
+        scene.server.kill();
+        scene.internet.public.enter();
+        scene.server = scene
+            .world
+            .server_with(Internet::server_address(), &[])
+            .daemon;
+    });
+}
+
+#[test]
+fn what_was_punched_through_needs_the_server_no_more() {
+    goes_on((Kind::PortRestricted, Kind::AddressRestricted), |scene| {
+        scene.server.kill();
+    });
+}
+
+/// Something happens in the middle of a transfer, and it goes on: no byte that was verified is
+/// fetched again.
+fn goes_on((sender, receiver): (Kind, Kind), happens: impl FnOnce(&mut Scene)) {
+    let Some(mut scene) = Scene::with((sender, receiver), LONG_BYTES) else {
+        return;
+    };
+    let mut anna = scene.send();
+    let offer = anna.event("offer");
+    let mut bob = scene.receive(&text(&offer, "code"));
+    let has = |event: &Value, bytes| event["verified_bytes"].as_u64() >= Some(bytes);
+    // So late that a path straight through the NATs has been found, where there is one.
+    bob.event_where("a third of it", |event| has(event, LONG_BYTES as u64 / 3));
+    let before = Instant::now();
+    happens(&mut scene);
+    let mut least = LONG_BYTES as u64 / 3;
+    let done = bob.event_where("the end", |event| {
+        if event["event"] == "progress" {
+            let verified = event["verified_bytes"].as_u64().unwrap_or_default();
+            assert!(verified >= least, "{event}");
+            least = verified;
+        }
+        event["event"] == "done"
+    });
+    let _shown = writeln!(
+        std::io::stderr(),
+        "the end came after {:?}",
+        before.elapsed()
+    );
+    assert_eq!(done["fetched"], 1, "{}\n{}", bob.log(), anna.log());
+    assert_eq!(b3sum(&scene.world.path("got/data.bin")), scene.hash);
+    assert_eq!(bob.wait(), 0);
+}
+
+/// A server in public, anna and bob somewhere.
+struct Scene {
+    world: World,
+    join: String,
+    hash: String,
+    server: Daemon,
+    // Last: they go when nobody is in them any more.
+    anna: Machine,
+    bob: Machine,
+    internet: Internet,
+}
+
+impl Scene {
+    fn new(sender: Kind, receiver: Kind) -> Option<Self> {
+        Self::with((sender, receiver), FILE_BYTES)
+    }
+
+    fn with((sender, receiver): (Kind, Kind), bytes: usize) -> Option<Self> {
+        let internet = Internet::make()?;
+        let (anna, bob) = (internet.connect(1, sender), internet.connect(2, receiver));
+        let world = World::new();
+        let file = world.write("anna", "data.bin", noise(bytes, 1));
+        internet.public.enter();
+        let server = world.server_with(Internet::server_address(), &[]);
+        Some(Self {
+            hash: b3sum(&file),
+            world,
+            join: server.join,
+            server: server.daemon,
+            anna,
+            bob,
+            internet,
+        })
+    }
+
+    fn send(&self) -> Daemon {
+        self.anna.host.enter();
+        let state = self.world.state("anna");
+        let file = self.world.files("anna").join("data.bin");
+        let mut command = self
+            .world
+            .command(&["--json", "send", "--as", "anna", "--once"]);
+        command.arg("--state-dir").arg(state).arg(argument(&file));
+        command.args(["--join", &self.join, "--up", RATE]);
+        Daemon::start("anna", command, self.world.path("anna.log"))
+    }
+
+    fn receive(&self, code: &str) -> Daemon {
+        self.bob.host.enter();
+        let state = self.world.state("bob");
+        let mut command = self
+            .world
+            .command(&["--json", "receive", "--as", "bob", "-y"]);
+        command.arg("--state-dir").arg(state);
+        command.arg("-o").arg(self.world.path("got"));
+        command.args(["--join", &self.join]).env("SHOAL_CODE", code);
+        Daemon::start("bob", command, self.world.path("bob.log"))
+    }
+}
