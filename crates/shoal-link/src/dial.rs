@@ -265,6 +265,7 @@ impl Inner {
 struct Attempts<'a> {
     endpoint: &'a Inner,
     tls: Arc<QuicClientConfig>,
+    protocol: Protocol,
     server_name: Option<String>,
 }
 
@@ -280,6 +281,7 @@ impl<'a> Attempts<'a> {
         Ok(Self {
             endpoint,
             tls: Arc::new(tls),
+            protocol: dial.protocol,
             server_name,
         })
     }
@@ -288,7 +290,8 @@ impl<'a> Attempts<'a> {
         let crypto: Arc<dyn noq::crypto::ClientConfig> = Arc::<QuicClientConfig>::clone(&self.tls);
         let mut config = noq::ClientConfig::new(crypto);
         let is_local = is_same_host(address);
-        config.transport_config(self.endpoint.transports.for_path(is_local));
+        let transports = &self.endpoint.transports;
+        config.transport_config(transports.for_dial(is_local, self.protocol));
         let server_name = match &self.server_name {
             Some(name) => name.clone(),
             None => address.ip().to_canonical().to_string(),

@@ -20,6 +20,7 @@ use crate::accept::{self, Acceptor};
 use crate::certificate::ServerCertificate;
 use crate::identity::Identity;
 use crate::link::Link;
+use crate::moving;
 use crate::roaming::{CLOSE_LIMIT, Relay, Roaming, RoamingConfig};
 use crate::socket::{self, BindError, Family, canonical};
 use crate::tls::{self, Protocol};
@@ -121,6 +122,9 @@ impl Endpoint {
                 closing: closing.clone(),
             };
             accept::start(acceptor, links.clone());
+        }
+        if config.roaming.is_some() {
+            moving::follow(&quic, &closing);
         }
         let identity = config.identity.clone();
         let roaming = config

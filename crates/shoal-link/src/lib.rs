@@ -22,6 +22,7 @@ mod directory;
 mod endpoint;
 mod identity;
 mod link;
+mod moving;
 mod relay;
 mod roaming;
 mod socket;

@@ -34,6 +34,11 @@ use crate::trust::RelayVerifier;
 /// search for a new path, is shorter.
 const IDLE_TIMEOUT_MS: u32 = 30_000;
 
+/// How often a quiet path of a roaming link says that it lives.
+const PATH_KEEP_ALIVE: Duration = Duration::from_millis(1_250);
+/// Silence after which a path is dead, and another one of the link is used.
+const PATH_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Whether and how an endpoint roams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoamingConfig {
@@ -152,6 +157,8 @@ fn transport() -> QuicTransportConfig {
     let idle = VarInt::from_u32(IDLE_TIMEOUT_MS).into();
     QuicTransportConfig::builder()
         .max_idle_timeout(Some(idle))
+        .default_path_keep_alive_interval(PATH_KEEP_ALIVE)
+        .default_path_max_idle_timeout(PATH_IDLE_TIMEOUT)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(NARROW_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

@@ -16,11 +16,17 @@ use std::time::Duration;
 use noq::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::congestion::{ByRoundTrip, SameHost};
+use crate::tls::Protocol;
 
 /// How often a quiet link says that it lives: three can be lost before the time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Silence after which a link is dead, in milliseconds.
 const IDLE_TIMEOUT_MS: u32 = 12_000;
+/// The same where a dialler takes content from another host: either may have moved to another
+/// network meanwhile, and a new link costs less than waiting for the old one.
+const FETCH_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// The same silence in milliseconds, there.
+const FETCH_IDLE_TIMEOUT_MS: u32 = 3_000;
 /// Unread bytes on one stream. The library gives a connection up when more than about 2 MiB wait
 /// in pieces.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
@@ -52,6 +58,7 @@ pub(crate) const RECEIVED_MTU_BYTES: u16 = 65_527;
 pub(crate) struct Transports {
     same_host: Arc<TransportConfig>,
     elsewhere: Arc<TransportConfig>,
+    fetching: Arc<TransportConfig>,
 }
 
 impl Transports {
@@ -63,15 +70,22 @@ impl Transports {
             .mtu_discovery_config(Some(probing_up_to(SAME_HOST_MTU_BYTES)))
             .enable_segmentation_offload(false)
             .congestion_controller_factory(Arc::new(SameHost { first_window_bytes }));
-        let mut elsewhere = common();
-        elsewhere
-            .initial_mtu(FIRST_MTU_BYTES)
-            .mtu_discovery_config(Some(probing_up_to(PROBED_MTU_BYTES)))
-            .enable_segmentation_offload(true)
-            .congestion_controller_factory(Arc::new(ByRoundTrip));
+        let (mut elsewhere, mut fetching) = (common(), common());
+        for config in [&mut elsewhere, &mut fetching] {
+            config
+                .initial_mtu(FIRST_MTU_BYTES)
+                .mtu_discovery_config(Some(probing_up_to(PROBED_MTU_BYTES)))
+                .enable_segmentation_offload(true)
+                .congestion_controller_factory(Arc::new(ByRoundTrip));
+        }
+        let idle = IdleTimeout::from(VarInt::from_u32(FETCH_IDLE_TIMEOUT_MS));
+        fetching
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(Some(FETCH_KEEP_ALIVE));
         Self {
             same_host: Arc::new(same_host),
             elsewhere: Arc::new(elsewhere),
+            fetching: Arc::new(fetching),
         }
     }
 
@@ -81,6 +95,16 @@ impl Transports {
         } else {
             &self.elsewhere
         })
+    }
+}
+
+impl Transports {
+    /// Those of a dial.
+    pub(crate) fn for_dial(&self, is_same_host: bool, protocol: Protocol) -> Arc<TransportConfig> {
+        match (is_same_host, protocol) {
+            (false, Protocol::Transfer) => Arc::clone(&self.fetching),
+            _ => self.for_path(is_same_host),
+        }
     }
 }
 
@@ -136,6 +160,8 @@ mod tests {
         let text = format!("{:?}", Transports::new().for_path(false));
         assert!(text.contains("max_idle_timeout: Some(12000)"), "{text}");
         assert!(text.contains("keep_alive_interval: Some(4s)"), "{text}");
+        let keep_alive_ms = FETCH_KEEP_ALIVE.as_millis() as u32;
+        assert!(FETCH_IDLE_TIMEOUT_MS <= 5_000 && 3 * keep_alive_ms <= FETCH_IDLE_TIMEOUT_MS);
     }
 
     #[test]

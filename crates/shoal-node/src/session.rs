@@ -407,7 +407,7 @@ fn is_proven(link: &Link, response: &PresenceResponse, node: NodeId) -> bool {
 
 /// Where other nodes may reach this one: the addresses from which this machine speaks to the
 /// server and to the world, each with the port of its socket.
-pub(crate) fn own_addresses(server: Option<SocketAddr>, port: u16) -> Addresses {
+pub fn own_addresses(server: Option<SocketAddr>, port: u16) -> Addresses {
     // Documentation addresses (RFC 5737, RFC 3849): routed like any other, never sent to.
     let elsewhere = ["192.0.2.1:9", "[2001:db8::1]:9"];
     let towards = elsewhere.iter().filter_map(|text| text.parse().ok());

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::id::NodeId;
@@ -56,6 +57,15 @@ impl RelayPass {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let fits = (1..=RELAY_PASS_MAX_BYTES).contains(&text.len());
         (fits && text.bytes().all(is_plain)).then(|| Self(text.to_owned()))
+    }
+
+    /// When it ends, in seconds since 1970-01-01 UTC by the clock of the server that made it;
+    /// `None` where it has another form than ours.
+    pub fn expires_at_s(&self) -> Option<u64> {
+        let bytes = BASE32_NOPAD.decode(self.0.as_bytes()).ok()?;
+        let (_kind, rest) = bytes.split_first()?;
+        let (expires, _rest) = rest.split_first_chunk::<8>()?;
+        Some(u64::from_be_bytes(*expires))
     }
 
     /// The pass as it is shown to the relay; never to anybody else.

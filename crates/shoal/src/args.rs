@@ -4,16 +4,16 @@
 //! option wins over its environment variable (`SHOAL_…`), which wins over what the state
 //! directory remembers, which wins over the default.
 
+mod people;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
-use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::{JoinTicket, NodeId, NodeName};
 
+pub(crate) use self::people::{DoctorArguments, ReceiveArguments, SendArguments};
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
 
@@ -103,6 +103,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         joined: JoinedArguments,
     },
+    /// Looks for what keeps this machine from others, or makes it slow.
+    ///
+    /// Its addresses and NAT, the local network, the server and its relay, the clock, and how fast
+    /// its disk and its processor are. Nothing but the server is asked.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
     /// Gives orders to the server that runs on this machine, over its local control socket.
     #[command(after_help = CTL_EXAMPLES)]
     Ctl {
@@ -201,6 +207,12 @@ const RECEIVE_EXAMPLES: &str = "Examples:
   SHOAL_CODE=7-tidal-anchor shoal receive -y     without a question
   shoal receive shoalsend1… --include '*.jpg'    by ticket; needs no server
   shoal receive 7-tidal-anchor -o - | tar x      one file, to standard output";
+
+const DOCTOR_EXAMPLES: &str = "Examples:
+  shoal doctor
+  shoal doctor --folder /mnt/big                 is the disk there fast enough?
+  shoal doctor --join shoaljoin2…                with a server that is not remembered
+  shoal doctor --json | jq 'select(.verdict != \"ok\")'";
 
 const CTL_EXAMPLES: &str = "Examples:
   shoal ctl peers
@@ -407,110 +419,6 @@ pub(crate) enum ContactOrder {
     },
 }
 
-/// `shoal send`.
-#[derive(Debug, Args)]
-pub(crate) struct SendArguments {
-    /// Files and folders, each under its own name; '-' for standard input.
-    #[arg(required = true, value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-    /// The name under which standard input is sent.
-    #[arg(long, value_name = "NAME", default_value = "stdin")]
-    pub(crate) name: String,
-    /// The name that receivers see; remembered for this machine by 'shoal peer --name'.
-    #[arg(long = "as", value_name = "NAME")]
-    pub(crate) own_name: Option<NodeName>,
-    /// Offers it to somebody you know, whose 'shoal peer' runs; no code is needed.
-    #[arg(long, value_name = "CONTACT")]
-    pub(crate) to: Option<NodeName>,
-    /// Ends once one receiver has everything.
-    #[arg(long, conflicts_with = "receivers")]
-    pub(crate) once: bool,
-    /// Ends once so many receivers have everything.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) receivers: Option<u32>,
-    /// How long it waits: 90s, 30m, 1h, 7d.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = lifetime)]
-    pub(crate) expires: Duration,
-    /// Asks before each receiver is let in.
-    #[arg(long)]
-    pub(crate) ask: bool,
-    /// Shows the ticket as a QR code too.
-    #[arg(long)]
-    pub(crate) qr: bool,
-    /// UDP port to be reached at; 0 takes any free one.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) port: u16,
-    /// Does not say on the local network that it waits.
-    #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
-    pub(crate) no_lan: bool,
-    #[command(flatten)]
-    pub(crate) limits: LimitArguments,
-    #[command(flatten)]
-    pub(crate) joined: JoinedArguments,
-}
-
-/// `shoal receive`.
-#[derive(Debug, Args)]
-pub(crate) struct ReceiveArguments {
-    /// The code or ticket that the sender gave you.
-    #[arg(value_name = "CODE|TICKET", env = "SHOAL_CODE", hide_env_values = true)]
-    pub(crate) from: Option<String>,
-    /// Folder to put it in; '-' writes a single file to standard output.
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub(crate) output_dir: PathBuf,
-    /// Takes it without asking.
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-    /// Takes only what fits: '*.jpg' by name, 'raw/**' by path; may be repeated.
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) include: Vec<String>,
-    /// Leaves out what fits; may be repeated.
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) exclude: Vec<String>,
-    /// Replaces different files that are already there.
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    /// Makes symbolic links as they are at the sender; they are never followed.
-    #[arg(long)]
-    pub(crate) links: bool,
-    /// The name that the sender sees.
-    #[arg(long = "as", value_name = "NAME")]
-    pub(crate) own_name: Option<NodeName>,
-    /// Receives no faster than this, in bytes per second: 500k, 10M, 1.5MB/s, unlimited.
-    #[arg(
-        long,
-        value_name = "RATE[@HOURS]",
-        env = "SHOAL_DOWN",
-        value_delimiter = ','
-    )]
-    pub(crate) down: Vec<Rule>,
-    /// Does not look for the sender on the local network.
-    #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
-    pub(crate) no_lan: bool,
-    #[command(flatten)]
-    pub(crate) joined: JoinedArguments,
-}
-
-/// Longest time that an offer may wait: a mailbox is not kept longer.
-const LIFETIME_MAX: Duration = Duration::from_secs(MAILBOX_MAX_S as u64);
-
-/// A time as people write it: `90s`, `30m`, `1h`, `7d`.
-fn lifetime(text: &str) -> Result<Duration, String> {
-    let wrong = || "give a number and s, m, h or d, for example 30m or 1h, at most 7d".to_owned();
-    let unit_s = match text.bytes().last() {
-        Some(b's') => 1,
-        Some(b'm') => 60,
-        Some(b'h') => 3_600,
-        Some(b'd') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    let length = Duration::from_secs(count.saturating_mul(unit_s));
-    (!length.is_zero() && length <= LIFETIME_MAX)
-        .then_some(length)
-        .ok_or_else(wrong)
-}
-
 /// What `shoal ctl` orders.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Order {
@@ -598,24 +506,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_time_is_a_number_and_a_unit() {
-        assert_eq!(lifetime("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(lifetime("7d"), Ok(LIFETIME_MAX));
-        for wrong in [
-            "",
-            "1",
-            "h",
-            "8d",
-            "0s",
-            "1.5h",
-            "é",
-            "99999999999999999999d",
-        ] {
-            assert!(lifetime(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

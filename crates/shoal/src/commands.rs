@@ -4,6 +4,7 @@ mod certs;
 mod contacts;
 mod ctl;
 mod demo;
+mod doctor;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod moves;
@@ -34,6 +35,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<(), Failure
         } => list::search(&text, limit, &joined, output).await,
         Command::Get(arguments) => get::run(arguments, output).await,
         Command::Status { joined } => status::run(&joined, output).await,
+        Command::Doctor(arguments) => doctor::run(arguments, output).await,
         Command::Ctl { state_dir, order } => ctl::run(state_dir, order, output).await,
         Command::Certs {
             dir,

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use internet::{Internet, Kind, Machine, SERVER_V4};
 use serde_json::Value;
-use support::{Daemon, World, argument, b3sum, noise, text};
+use support::{Daemon, Ended, World, argument, b3sum, noise, text};
 
 /// Long enough, at the rate below, for the two to find each other's ports meanwhile.
-const FILE_BYTES: usize = 3 << 20;
+const FILE_BYTES: usize = 2 << 20;
 /// The same, with something that happens in the middle.
 const LONG_BYTES: usize = 9 << 20;
 const RATE: &str = "1500k";
@@ -141,6 +141,36 @@ fn what_was_punched_through_needs_the_server_no_more() {
     });
 }
 
+#[test]
+fn the_doctor_tells_nats_and_firewalls_apart() {
+    for (kind, verdict, nat) in [
+        (Kind::Open, "ok", "none"),
+        (Kind::PortRestricted, "ok", "port kept"),
+        (Kind::Symmetric, "warning", "port changed"),
+    ] {
+        let Some(scene) = Scene::new(Kind::Open, kind) else {
+            return;
+        };
+        let told = scene.doctor();
+        let found = check(&told, "nat");
+        assert_eq!(found["verdict"], verdict, "{found}");
+        assert_eq!(found["kind"], nat, "{found}");
+        assert_eq!(check(&told, "relay")["verdict"], "ok");
+    }
+    let Some(scene) = Scene::new(Kind::Open, Kind::NoUdp) else {
+        return;
+    };
+    let told = scene.doctor();
+    let server = check(&told, "server");
+    assert_eq!(server["udp_blocked"], true, "{server}");
+    assert_eq!(server["verdict"], "warning", "{server}");
+}
+
+fn check(told: &Ended, what: &str) -> Value {
+    let found = told.events().into_iter().find(|one| one["what"] == what);
+    found.expect("it was looked at")
+}
+
 /// Something happens in the middle of a transfer, and it goes on: no byte that was verified is
 /// fetched again.
 fn goes_on((sender, receiver): (Kind, Kind), happens: impl FnOnce(&mut Scene)) {
@@ -219,6 +249,16 @@ impl Scene {
         command.arg("--state-dir").arg(state).arg(argument(&file));
         command.args(["--join", &self.join, "--up", RATE]);
         Daemon::start("anna", command, self.world.path("anna.log"))
+    }
+
+    /// What bob's `shoal doctor` finds.
+    fn doctor(&self) -> Ended {
+        self.bob.host.enter();
+        let mut command = self.world.command(&["--json", "doctor", "--folder"]);
+        command.arg(self.world.path("."));
+        command.arg("--state-dir").arg(self.world.state("bob"));
+        command.args(["--join", &self.join]);
+        Ended::of(&mut command).expect(0)
     }
 
     fn receive(&self, code: &str) -> Daemon {
