@@ -34,7 +34,10 @@ fn with_a_server_everything_is_told() {
     assert_eq!(check(&told, "nat")["kind"], "none");
     assert!(check(&told, "disk")["bytes_per_second"].as_f64() > Some(0.0));
     assert!(check(&told, "hashing")["bytes_per_second"].as_f64() > Some(0.0));
-    assert_eq!(std::fs::read_dir(world.path(".")).unwrap().count(), 4);
+    let beside = || std::fs::read_dir(world.path(".")).unwrap().count();
+    let before = beside();
+    Ended::of(&mut doctor(&world, &["--join", &server.join])).expect(0);
+    assert_eq!(beside(), before, "nothing stays behind");
 }
 
 #[test]
