@@ -81,8 +81,8 @@ impl Identity {
         Signature::new(self.key.sign(message).to_bytes())
     }
 
-    /// The secret half.
-    pub(crate) fn secret_bytes(&self) -> [u8; 32] {
+    /// The secret half, for protocols of others in which a node is known by its id.
+    pub fn secret_bytes(&self) -> [u8; 32] {
         self.key.to_bytes()
     }
 

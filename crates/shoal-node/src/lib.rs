@@ -6,6 +6,7 @@
 
 mod budget;
 pub mod contacts;
+pub mod dht;
 pub mod fetch;
 pub mod lan;
 mod moving;

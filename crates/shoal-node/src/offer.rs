@@ -167,6 +167,12 @@ impl Offer {
         (endpoint.node_id(), endpoint.local_addr().port())
     }
 
+    /// Where this node may be reached now.
+    pub fn addresses(&self) -> Addresses {
+        let (via, observed) = self.shared.seen();
+        self.shared.addresses(via.as_ref(), observed)
+    }
+
     /// The ticket that anyone may use; `None` once it is revoked.
     pub fn ticket(&self) -> Option<OfferTicket> {
         let secret = self.shared.issued().secret?;
@@ -223,10 +229,7 @@ impl Shared {
     }
 
     fn ticket(&self, secret: OfferSecret) -> OfferTicket {
-        let (via, observed) = {
-            let issued = self.issued();
-            (issued.via.clone(), issued.observed)
-        };
+        let (via, observed) = self.seen();
         OfferTicket {
             sender: self.endpoint.node_id(),
             secret,
@@ -234,6 +237,12 @@ impl Shared {
             via,
             expires_at_s: self.expires_at_s,
         }
+    }
+
+    /// By which server others may come, and where that sees this node.
+    fn seen(&self) -> (Option<Via>, Option<SocketAddr>) {
+        let issued = self.issued();
+        (issued.via.clone(), issued.observed)
     }
 
     /// Where this node may be reached now; asked each time, because machines move.

@@ -21,6 +21,7 @@ pub mod rate;
 pub mod refusal;
 pub mod text;
 pub mod ticket;
+pub mod whereabouts;
 
 pub use chunk::{ChunkIndex, ChunkLayout, ChunkRanges};
 pub use code::{Code, Nameplate};

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
 use shoal_wire::{JoinTicket, NodeId, NodeName};
 
-pub(crate) use self::people::{DoctorArguments, ReceiveArguments, SendArguments};
+pub(crate) use self::people::{DhtArguments, DoctorArguments, ReceiveArguments, SendArguments};
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
 
@@ -295,6 +295,8 @@ pub(crate) struct PeerArguments {
     /// Offers hidden files too.
     #[arg(long)]
     pub(crate) hidden: bool,
+    #[command(flatten)]
+    pub(crate) dht: DhtArguments,
     /// Refuses files that the server pushes.
     #[arg(long)]
     pub(crate) no_push: bool,

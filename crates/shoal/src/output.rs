@@ -127,7 +127,8 @@ fn line_out(text: &str) {
 
 /// What is logged where nobody says otherwise: our warnings. Those of the QUIC libraries tell of what
 /// strangers and bad networks do, as often as they like; what matters of it is told by us.
-const LOGGED: &str = "warn,noq=off,iroh=off,iroh_relay=off,netwatch=off,portmapper=off";
+const LOGGED: &str =
+    "warn,noq=off,iroh=off,iroh_relay=off,netwatch=off,portmapper=off,n0_mainline=off,mdns_sd=off";
 
 /// Sends logs to standard error, by `RUST_LOG`; warnings only where it is not set.
 pub(crate) fn start_logging(output: &Output) {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use shoal_core::schedule::Rule;
+use shoal_node::dht::Dht;
 use shoal_wire::NodeName;
 use shoal_wire::limits::MAILBOX_MAX_S;
 
 use super::JoinedArguments;
+use crate::exit::Failure;
 use crate::limits::LimitArguments;
 
 /// `shoal send`.
@@ -48,6 +50,8 @@ pub(crate) struct SendArguments {
     /// Does not say on the local network that it waits.
     #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
     pub(crate) no_lan: bool,
+    #[command(flatten)]
+    pub(crate) dht: DhtArguments,
     #[command(flatten)]
     pub(crate) limits: LimitArguments,
     #[command(flatten)]
@@ -93,7 +97,39 @@ pub(crate) struct ReceiveArguments {
     #[arg(long, env = "SHOAL_NO_LAN", value_parser = FalseyValueParser::new())]
     pub(crate) no_lan: bool,
     #[command(flatten)]
+    pub(crate) dht: DhtArguments,
+    #[command(flatten)]
     pub(crate) joined: JoinedArguments,
+}
+
+/// Where nodes are found that no server knows.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DhtArguments {
+    /// Says where this node is, and looks for others, in BitTorrent's Mainline DHT: strangers learn
+    /// its address.
+    #[arg(long)]
+    pub(crate) dht: bool,
+    /// Joins the DHT by this node instead of those of the public network; may be repeated.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "SHOAL_DHT_BOOTSTRAP",
+        value_delimiter = ','
+    )]
+    pub(crate) dht_bootstrap: Vec<String>,
+}
+
+impl DhtArguments {
+    /// The DHT, where it is asked for.
+    pub(crate) fn start(&self) -> Result<Option<Dht>, Failure> {
+        if !self.dht {
+            return Ok(None);
+        }
+        let started = Dht::start(&self.dht_bootstrap);
+        started
+            .map(Some)
+            .map_err(|error| Failure::local(error.to_string()))
+    }
 }
 
 /// `shoal doctor`.

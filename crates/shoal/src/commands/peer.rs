@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use serde_json::json;
 use shoal_link::Protocol;
 use shoal_node::peer::{Event, Notices, Peer, PeerOptions};
+use shoal_node::session::own_addresses;
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
@@ -56,6 +57,10 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         output: output.clone(),
     };
     tasks.spawn(takes.run(taken));
+    if let Some(dht) = arguments.dht.start()? {
+        let (identity, port) = (endpoint.identity().clone(), endpoint.local_addr().port());
+        tasks.spawn(dht.keep_published(identity, move || own_addresses(None, port)));
+    }
     let hears = inbox.clone();
     let options = PeerOptions {
         share: Share::start(shared, index, &tasks),

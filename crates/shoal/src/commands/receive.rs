@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use shoal_link::Endpoint;
 use shoal_node::contacts::Contacts;
+use shoal_node::dht::Dht;
 use shoal_node::fetch::{
     Choose, FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob,
     TreeOptions,
@@ -81,6 +82,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
         let receiving = Receiving {
             how: How::of(&arguments)?,
             asks_nearby: !arguments.no_lan,
+            dht: arguments.dht.start()?,
             source: source_of(&ticket)?,
             fetcher,
             transfers: Transfers::limited(throttle),
@@ -207,6 +209,7 @@ pub(super) async fn take(
     let receiving = Receiving {
         how,
         asks_nearby: false,
+        dht: None,
         source: source_of(ticket)?,
         fetcher: Fetcher::new(endpoint, tasks.clone(), None)
             .by_relays(relays_to(ticket))
@@ -223,6 +226,8 @@ struct Receiving<'a> {
     how: How,
     /// Whether the local network is asked for a sender that is elsewhere than its ticket says.
     asks_nearby: bool,
+    /// What else is asked for it.
+    dht: Option<Dht>,
     source: Source,
     fetcher: Fetcher,
     transfers: Transfers,
@@ -295,7 +300,7 @@ impl Receiving<'_> {
     }
 
     /// Opens the offer: where the ticket says that the sender is, or, if that takes long or fails,
-    /// where the local network knows it.
+    /// where the local network or the DHT knows it.
     async fn visit(&mut self) -> Result<OpenOffer, FetchError> {
         let provider = self.source.provider.clone();
         let fetcher = self.fetcher.clone();
@@ -305,13 +310,13 @@ impl Receiving<'_> {
             visited = &mut visiting => match visited {
                 Err(error) if error.may_pass() => {
                     failed = Some(error);
-                    self.look_nearby().await
+                    self.look_around().await
                 }
                 ended => return ended,
             },
             is_better = async {
                 tokio::time::sleep(TICKET_HEAD_START).await;
-                self.look_nearby().await
+                self.look_around().await
             } => is_better,
         };
         match failed {
@@ -324,14 +329,25 @@ impl Receiving<'_> {
         }
     }
 
-    /// Whether the local network knows the sender at an address that is new.
-    async fn look_nearby(&mut self) -> bool {
-        if !self.asks_nearby {
-            return false;
-        }
+    /// Whether the local network, or the DHT, knows the sender at an address that is new.
+    async fn look_around(&mut self) -> bool {
+        let node = self.source.provider.node;
+        let nearby = async {
+            match self.asks_nearby {
+                true => nearby::addresses_of(node).await,
+                false => Vec::new(),
+            }
+        };
+        let far_away = async {
+            match &self.dht {
+                Some(dht) => dht.find(node).await,
+                None => Vec::new(),
+            }
+        };
+        let (mut found, far_away) = tokio::join!(nearby, far_away);
+        found.extend(far_away);
         let provider = &mut self.source.provider;
         let known = provider.addresses.iter().copied().collect::<Vec<_>>();
-        let mut found = nearby::addresses_of(provider.node).await;
         let is_new = found.iter().any(|address| !known.contains(address));
         found.extend(
             known

@@ -68,6 +68,10 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         lifetime: arguments.expires,
         tasks: tasks.clone(),
     });
+    if let Some(dht) = arguments.dht.start()? {
+        let (identity, offer) = (endpoint.identity().clone(), offer.clone());
+        tasks.spawn(dht.keep_published(identity, move || offer.addresses()));
+    }
     let connect = connect_of(&arguments, &settings, (&endpoint, name), output)?;
     let sending = Sending {
         offer,

@@ -63,7 +63,7 @@ impl Receiving<'_> {
                 ));
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PAUSE) => {
-                        let _found = self.look_nearby().await;
+                        let _found = self.look_around().await;
                     }
                     () = interrupt.received() => {
                         is_interrupted = true;
