@@ -9,7 +9,12 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 fuzz_target!(|input: &[u8]| {
     let pasted = String::from_utf8_lossy(input);
-    for text in [pasted.into_owned(), format!("shoaljoin1{}", base32(input))] {
+    let body = base32(input);
+    for text in [
+        pasted.into_owned(),
+        format!("shoaljoin1{body}"),
+        format!("shoaljoin2{body}"),
+    ] {
         if let Ok(ticket) = text.parse::<JoinTicket>() {
             assert_eq!(ticket.to_string().parse(), Ok(ticket));
         }

@@ -254,24 +254,28 @@ impl Shared {
     }
 
     async fn reached_by(&self, session: &Session) {
-        let relay = session.relay().await;
-        let pass = match relay {
-            Some((own, guests)) => match self.endpoint.join_relay(&own).await {
-                Ok(()) => Some(guests),
-                Err(error) => {
-                    tracing::warn!(%error, "this offer cannot be reached through the relay");
-                    None
-                }
-            },
-            None => None,
-        };
-        let mut issued = self.issued();
-        issued.observed = Some(session.response().observed);
-        issued.via = Some(Via {
+        let mut via = Via {
             server: session.server(),
             addresses: Addresses::truncated(session.server_addresses().to_vec()),
-            pass,
-        });
+            pass: None,
+        };
+        if let Some((own, guests)) = session.relay().await {
+            match self.endpoint.join_relay(&own).await {
+                Ok(()) => {
+                    via = Via {
+                        server: own.server,
+                        addresses: Addresses::truncated(own.addresses),
+                        pass: Some(guests),
+                    };
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "this offer cannot be reached through the relay");
+                }
+            }
+        }
+        let mut issued = self.issued();
+        issued.observed = Some(session.response().observed);
+        issued.via = Some(via);
     }
 
     fn is_over(&self) -> bool {

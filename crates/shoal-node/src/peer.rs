@@ -56,6 +56,8 @@ pub struct PeerOptions {
     pub accepts_offers: bool,
     /// Its rate limits, until somebody changes them.
     pub limits: LimitSettings,
+    /// Filled with its server's relay while it is connected.
+    pub relays: Relays,
     /// Who hears of offers, if anybody.
     pub notices: Option<Notices>,
     /// The branch on which it runs.
@@ -161,7 +163,7 @@ impl Peer {
         let throttle = Throttle::new(options.limits);
         let transfers = Transfers::limited(throttle.clone());
         let node = endpoint.node_id();
-        let relays = Relays::new();
+        let relays = options.relays;
         let shared = Arc::new(Shared {
             provide: Provide::new(share.clone(), transfers.clone(), node, tasks.clone()),
             fetcher: Fetcher::new(endpoint.clone(), tasks.clone(), Some(share.clone()))

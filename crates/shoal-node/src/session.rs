@@ -283,13 +283,19 @@ impl Session {
         let Ok(Communication::RelayPlace(place)) = answer else {
             return None;
         };
-        let mut addresses = self.server_addresses.clone();
-        for address in &mut addresses {
-            address.set_port(place.port);
-        }
+        let (server, addresses) = match place.apart {
+            Some(apart) => (apart.relay, apart.addresses.to_vec()),
+            None => {
+                let mut addresses = self.server_addresses.clone();
+                for address in &mut addresses {
+                    address.set_port(place.port);
+                }
+                (self.server(), addresses)
+            }
+        };
         let discovery = place.address_discovery_port;
         let relay = Relay {
-            server: self.server(),
+            server,
             addresses,
             discovery_port: (discovery != 0).then_some(discovery),
             pass: place.pass,

@@ -110,10 +110,12 @@ pub enum TransferOutcome {
 }
 
 /// How the server's relay stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayStanding {
     /// Its TCP port.
     pub port: u16,
+    /// Its id where it is a process of its own, of which no figures are known here.
+    pub apart: Option<String>,
     /// Connections at the moment.
     pub connected: u64,
     /// Connections that were not let in.
@@ -124,6 +126,8 @@ pub struct RelayStanding {
     pub sent_bytes: u64,
     /// Datagrams dropped: for nodes that are not there, or do not read.
     pub dropped: u64,
+    /// Whether it has passed on as much as it may in a day, and lets nobody in.
+    pub is_used_up: bool,
 }
 
 /// What the server says to an order.

@@ -19,7 +19,7 @@ mod mailbox;
 mod orders;
 mod places;
 mod refused;
-mod relay;
+pub mod relay;
 mod roster;
 pub mod server;
 

@@ -1,22 +1,25 @@
-//! The server's relay: who may use it, on which port, and how many at once.
+//! The relay: on which port, for whom, how much; the server's own, or one apart.
 //!
-//! It listens on TCP at the server's own address and port. A node that is connected to the server
-//! asks for passes: one bound to itself, and one for those to whom it gives a ticket. Passes are
-//! made and checked with a key that only this server has, so nothing is kept of them, and a
-//! restart changes nothing. Whoever has none is refused, and so is one whose pass is over.
+//! A node that is connected to the server asks for passes: one bound to itself, and one for those
+//! to whom it gives a ticket. The server's own relay listens on TCP at the server's address and
+//! port. One apart ([`RelayAlone`]) is a process that knows nothing but its key, which its ticket
+//! gives to the servers that use it.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+mod alone;
+mod passes;
 
-use data_encoding::BASE32_NOPAD;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
 use shoal_link::{Admission, Identity, Relay, RelayServer};
 use shoal_node::tasks::Tasks;
-use shoal_wire::offer::RelayPlace;
-use shoal_wire::{NodeId, RelayPass};
+use shoal_wire::offer::{RelayApart, RelayPlace};
+use shoal_wire::{NodeId, RelayPass, RelayTicket};
 use tokio::net::TcpListener;
 
+pub use self::alone::RelayAlone;
+use self::passes::{FOR_GUESTS, FOR_NODE, Pass, Passes, key_of};
 use crate::control::RelayStanding;
 use crate::places::Places;
 
@@ -24,183 +27,82 @@ use crate::places::Places;
 const PASS_LIFETIME_S: u32 = 24 * 3600;
 /// How long the pass in a server's own ticket holds, in seconds: a year.
 const JOIN_LIFETIME_S: u64 = 365 * 24 * 3600;
-/// Nodes at once.
-const NODES_MAX: usize = 4096;
-/// Connections of one node at once: a daemon and some commands beside it.
-const OF_NODE_MAX: usize = 16;
-/// Connections at once with passes that one node gave away.
-const OF_ISSUER_MAX: usize = 256;
-/// What the key of passes is derived for (BLAKE3 key derivation context).
-const KEY_CONTEXT: &str = "shoal 2026-11 relay passes 1";
-/// What is signed to derive it from, which is said to nobody.
-const KEY_SEED: &[u8] = b"shoal/relay-passes/1\0";
-/// Length of a pass's tag, in bytes.
-const TAG_BYTES: usize = 16;
+/// Time between two looks at how much was relayed.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(5);
+/// The looks of a day, after which the budget begins anew.
+const LOOKS_OF_DAY: u32 = 24 * 3600 / 5;
 
-/// Kinds of passes.
-const FOR_NODE: u8 = 1;
-const FOR_GUESTS: u8 = 2;
-
-/// A pass as it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pass {
-    kind: u8,
-    /// Whose it is, or who gave it away.
-    node: NodeId,
-    expires_at_s: u64,
+/// Which relay a server gives to its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayChoice {
+    /// Its own, which relays at most so many bytes a day.
+    Own {
+        /// The budget; `None` for no bound.
+        bytes_per_day: Option<u64>,
+    },
+    /// Another process's.
+    Apart(RelayTicket),
+    /// None.
+    None,
 }
 
-impl Pass {
-    fn bytes(&self) -> Vec<u8> {
-        let expires = self.expires_at_s.to_be_bytes();
-        [&[self.kind][..], &expires, self.node.as_bytes()].concat()
-    }
-}
-
-/// Makes and checks passes, and counts who is in.
-#[derive(Debug)]
-pub(crate) struct Passes {
-    key: [u8; 32],
-    clock: Clock,
-    inside: Mutex<Inside>,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    /// By connection: the node, and whose pass brought it in.
-    connections: BTreeMap<u64, (NodeId, NodeId)>,
-    refused: u64,
-}
-
-impl Passes {
-    fn new(identity: &Identity) -> Self {
-        let seed = identity.sign(KEY_SEED);
-        Self {
-            key: blake3::derive_key(KEY_CONTEXT, seed.as_bytes()),
-            clock: Clock::new(),
-            inside: Mutex::default(),
-        }
-    }
-
-    fn make(&self, pass: Pass) -> Option<RelayPass> {
-        let bytes = pass.bytes();
-        let text = BASE32_NOPAD.encode(&[&bytes[..], &self.tag(&bytes)].concat());
-        RelayPass::new(&text)
-    }
-
-    fn tag(&self, bytes: &[u8]) -> [u8; TAG_BYTES] {
-        let hash = blake3::keyed_hash(&self.key, bytes);
-        let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(&hash.as_bytes()[..TAG_BYTES]);
-        tag
-    }
-
-    fn read(&self, text: &str) -> Option<Pass> {
-        let bytes = BASE32_NOPAD.decode(text.as_bytes()).ok()?;
-        let (body, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
-        // Compared whole: a hash compares in the same time wherever two differ.
-        let padded = |tag: &[u8; TAG_BYTES]| {
-            let mut whole = [0; 32];
-            whole[..TAG_BYTES].copy_from_slice(tag);
-            blake3::Hash::from_bytes(whole)
-        };
-        if padded(tag) != padded(&self.tag(body)) {
-            return None;
-        }
-        let (kind, rest) = body.split_first()?;
-        let (expires, node) = rest.split_first_chunk::<8>()?;
-        Some(Pass {
-            kind: *kind,
-            node: NodeId::new(node.try_into().ok()?),
-            expires_at_s: u64::from_be_bytes(*expires),
-        })
-    }
-
-    /// Whether `node` may come in with this pass at this time.
-    fn check(&self, node: NodeId, text: Option<&str>, now_s: u64) -> Option<Pass> {
-        let pass = self.read(text?)?;
-        let is_whose = match pass.kind {
-            FOR_NODE => pass.node == node,
-            FOR_GUESTS => true,
-            _ => false,
-        };
-        (is_whose && now_s < pass.expires_at_s).then_some(pass)
-    }
-
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Admission for Passes {
-    fn admits(&self, node: NodeId, pass: Option<&str>, connection: u64) -> bool {
-        let pass = self.check(node, pass, self.clock.now_s());
-        let mut inside = self.inside();
-        let of = |of: &dyn Fn(&(NodeId, NodeId)) -> bool| {
-            inside.connections.values().filter(|one| of(one)).count()
-        };
-        let admitted = pass.filter(|pass| {
-            let has_room = match pass.kind {
-                FOR_GUESTS => of(&|(_, issuer)| *issuer == pass.node) < OF_ISSUER_MAX,
-                _ => true,
-            };
-            has_room
-                && of(&|(inside, _)| *inside == node) < OF_NODE_MAX
-                && inside.connections.len() < NODES_MAX
-        });
-        match admitted {
-            Some(pass) => {
-                inside.connections.insert(connection, (node, pass.node));
-                true
-            }
-            None => {
-                inside.refused += 1;
-                tracing::debug!(node = %node.short(), "not admitted to the relay");
-                false
-            }
-        }
-    }
-
-    fn left(&self, connection: u64) {
-        self.inside().connections.remove(&connection);
-    }
-}
-
-/// A running relay.
+/// A relay that this server gives passes for.
 pub(crate) struct Relaying {
     passes: Arc<Passes>,
-    server: NodeId,
-    address: SocketAddr,
-    relay: RelayServer,
+    at: At,
+}
+
+/// Where it is.
+enum At {
+    /// Here.
+    Own {
+        node: NodeId,
+        address: SocketAddr,
+        relay: RelayServer,
+    },
+    /// Elsewhere.
+    Apart(RelayTicket),
 }
 
 impl Relaying {
-    /// Starts it at `address`, which is the server's.
+    /// Starts one at `address`.
     ///
     /// # Errors
     /// When the TCP port cannot be had.
     pub(crate) async fn start(
         identity: &Identity,
-        address: SocketAddr,
+        (address, bytes_per_day): (SocketAddr, Option<u64>),
         tasks: &Tasks,
     ) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let passes = Arc::new(Passes::new(identity));
+        let passes = Arc::new(Passes::new(key_of(identity)));
         let admission: Arc<dyn Admission> = Arc::<Passes>::clone(&passes);
         let relay = RelayServer::new(identity, admission).map_err(std::io::Error::other)?;
         let address = listener.local_addr()?;
         tasks.spawn(accept(listener, relay.clone(), tasks.clone()));
-        Ok(Self {
-            passes,
-            server: identity.node_id(),
+        if let Some(budget) = bytes_per_day {
+            tasks.spawn(keep_to(budget, relay.clone(), Arc::clone(&passes)));
+        }
+        let node = identity.node_id();
+        let at = At::Own {
+            node,
             address,
             relay,
-        })
+        };
+        Ok(Self { passes, at })
+    }
+
+    /// Gives passes for the relay of this ticket.
+    pub(crate) fn apart(ticket: RelayTicket) -> Self {
+        Self {
+            passes: Arc::new(Passes::new(*ticket.key.bytes())),
+            at: At::Apart(ticket),
+        }
     }
 
     /// What a connected node is told.
     pub(crate) fn place_for(&self, node: NodeId) -> Option<RelayPlace> {
-        let expires_at_s = self.passes.clock.now_s() + u64::from(PASS_LIFETIME_S);
+        let expires_at_s = self.passes.now_s() + u64::from(PASS_LIFETIME_S);
         let pass = |kind| {
             self.passes.make(Pass {
                 kind,
@@ -208,59 +110,108 @@ impl Relaying {
                 expires_at_s,
             })
         };
+        let (port, apart) = match &self.at {
+            At::Own { address, .. } => (address.port(), None),
+            At::Apart(ticket) => {
+                let apart = RelayApart {
+                    relay: ticket.relay,
+                    addresses: ticket.addresses.clone(),
+                };
+                (ticket.addresses.first()?.port(), Some(apart))
+            }
+        };
         Some(RelayPlace {
-            port: self.address.port(),
-            address_discovery_port: self.address.port(),
+            port,
+            address_discovery_port: port,
             pass: pass(FOR_NODE)?,
             guest_pass: pass(FOR_GUESTS)?,
             lifetime_s: PASS_LIFETIME_S,
+            apart,
         })
     }
 
-    /// What admits those who have the server's ticket.
+    /// What admits those who have the server's ticket; a relay apart does not lead to the server.
     pub(crate) fn join_pass(&self) -> Option<RelayPass> {
+        let At::Own { node, .. } = &self.at else {
+            return None;
+        };
         self.passes.make(Pass {
             kind: FOR_GUESTS,
-            node: self.server,
-            expires_at_s: self.passes.clock.now_s() + JOIN_LIFETIME_S,
+            node: *node,
+            expires_at_s: self.passes.now_s() + JOIN_LIFETIME_S,
         })
     }
 
     /// How the server's own node comes in, so that whoever reaches the relay reaches the server.
     pub(crate) fn for_itself(&self) -> Option<Relay> {
-        let mut address = self.address;
+        let At::Own { node, address, .. } = &self.at else {
+            return None;
+        };
+        let mut address = *address;
         if address.ip().is_unspecified() {
             // A system without IPv6 binds its unspecified address too.
-            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         Some(Relay {
-            server: self.server,
+            server: *node,
             addresses: vec![address],
             discovery_port: None,
             pass: self.passes.make(Pass {
                 kind: FOR_NODE,
-                node: self.server,
+                node: *node,
                 expires_at_s: u64::MAX,
             })?,
         })
     }
 
+    /// How it stands; of one apart only where it is.
     pub(crate) fn standing(&self) -> RelayStanding {
-        let figures = self.relay.figures();
-        let inside = self.passes.inside();
-        RelayStanding {
-            port: self.address.port(),
-            connected: inside.connections.len() as u64,
-            refused: inside.refused,
-            received_bytes: figures.received_bytes,
-            sent_bytes: figures.sent_bytes,
-            dropped: figures.dropped,
+        match &self.at {
+            At::Own { address, relay, .. } => {
+                let figures = relay.figures();
+                let inside = self.passes.inside();
+                RelayStanding {
+                    port: address.port(),
+                    apart: None,
+                    connected: inside.connections.len() as u64,
+                    refused: inside.refused,
+                    received_bytes: figures.received_bytes,
+                    sent_bytes: figures.sent_bytes,
+                    dropped: figures.dropped,
+                    is_used_up: self.passes.is_used_up(),
+                }
+            }
+            At::Apart(ticket) => RelayStanding {
+                apart: Some(ticket.relay.to_string()),
+                port: ticket.addresses.first().map_or(0, SocketAddr::port),
+                ..RelayStanding::default()
+            },
         }
     }
 
     /// Ends all its connections.
     pub(crate) async fn shutdown(&self) {
-        self.relay.shutdown().await;
+        if let At::Own { relay, .. } = &self.at {
+            relay.shutdown().await;
+        }
+    }
+}
+
+/// Lets nobody in, and everybody go, once a day's budget is used up.
+async fn keep_to(budget_bytes: u64, relay: RelayServer, passes: Arc<Passes>) {
+    let mut looks = tokio::time::interval(BUDGET_INTERVAL);
+    loop {
+        let before = relay.figures().sent_bytes;
+        for _ in 0..LOOKS_OF_DAY {
+            looks.tick().await;
+            let used = relay.figures().sent_bytes - before;
+            if used >= budget_bytes && !passes.is_used_up() {
+                tracing::warn!(used, "the relay has passed on as much as it may in a day");
+                passes.set_used_up(true);
+                relay.shutdown().await;
+            }
+        }
+        passes.set_used_up(false);
     }
 }
 
@@ -272,7 +223,7 @@ async fn accept(listener: TcpListener, relay: RelayServer, tasks: Tasks) {
             Err(error) => {
                 // Out of file descriptors, most likely: others end meanwhile.
                 tracing::warn!(%error, "the relay cannot take a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -284,103 +235,5 @@ async fn accept(listener: TcpListener, relay: RelayServer, tasks: Tasks) {
             relay.serve(connection).await;
             drop(place);
         });
-    }
-}
-
-/// The time by which passes end: the system's at the start, and then the time that has gone by, so
-/// that a clock that is set ends none.
-#[derive(Debug)]
-struct Clock {
-    started: Instant,
-    started_at_s: u64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            started: Instant::now(),
-            started_at_s: since_epoch.map_or(0, |time| time.as_secs()),
-        }
-    }
-
-    fn now_s(&self) -> u64 {
-        self.started_at_s + self.started.elapsed().as_secs()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(byte: u8) -> NodeId {
-        NodeId::new([byte; 32])
-    }
-
-    fn pass(kind: u8) -> Pass {
-        Pass {
-            kind,
-            node: node(1),
-            expires_at_s: 1_000,
-        }
-    }
-
-    #[test]
-    fn a_pass_admits_whom_it_was_made_for_until_it_is_over() {
-        let passes = Passes::new(&Identity::generate());
-        let own = passes.make(pass(FOR_NODE)).unwrap();
-        let given = passes.make(pass(FOR_GUESTS)).unwrap();
-        let admits = |text: &RelayPass, who, now_s| {
-            passes
-                .check(node(who), Some(text.as_str()), now_s)
-                .is_some()
-        };
-        assert!(admits(&own, 1, 999) && !admits(&own, 2, 999));
-        assert!(admits(&given, 1, 999) && admits(&given, 2, 999));
-        assert!(!admits(&own, 1, 1_000) && !admits(&given, 2, 1_000));
-        assert!(passes.check(node(1), None, 0).is_none());
-    }
-
-    #[test]
-    fn a_pass_that_was_changed_or_made_elsewhere_admits_nobody() {
-        let passes = Passes::new(&Identity::generate());
-        let text = passes.make(pass(FOR_GUESTS)).unwrap().as_str().to_owned();
-        for at in 0..text.len() {
-            let mut changed = text.clone().into_bytes();
-            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(changed).unwrap();
-            if changed != text {
-                assert!(passes.check(node(1), Some(&changed), 0).is_none(), "{at}");
-            }
-            assert!(
-                passes.check(node(1), Some(&text[..at]), 0).is_none(),
-                "{at}"
-            );
-        }
-        let others = Passes::new(&Identity::generate());
-        assert!(others.check(node(1), Some(&text), 0).is_none());
-        let strange = passes.make(pass(3)).unwrap();
-        assert!(passes.check(node(1), Some(strange.as_str()), 0).is_none());
-    }
-
-    #[test]
-    fn one_pass_does_not_take_every_place() {
-        let identity = Identity::generate();
-        let passes = Passes::new(&identity);
-        let later = Pass {
-            expires_at_s: u64::MAX,
-            ..pass(FOR_GUESTS)
-        };
-        let text = passes.make(later).unwrap();
-        let admit = |number: u64| {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&number.to_le_bytes());
-            passes.admits(NodeId::new(bytes), Some(text.as_str()), number)
-        };
-        let inside = (0..2_000).filter(|number| admit(*number)).count();
-        assert_eq!(inside, OF_ISSUER_MAX);
-        passes.left(0);
-        assert!(admit(3_000) && !admit(3_001));
-        assert_eq!(passes.inside().refused, 2_001 - OF_ISSUER_MAX as u64);
     }
 }

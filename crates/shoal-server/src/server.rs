@@ -29,7 +29,7 @@ use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
 use crate::orders::Orders;
 use crate::places::Places;
-use crate::relay::Relaying;
+use crate::relay::{RelayChoice, Relaying};
 use crate::roster::Roster;
 
 /// What a server is started with.
@@ -49,8 +49,8 @@ pub struct ServerOptions {
     pub name: NodeName,
     /// Whether its hidden files are offered too.
     pub hidden: bool,
-    /// Whether it relays between nodes that cannot reach each other.
-    pub relays: bool,
+    /// What relays between nodes that cannot reach each other.
+    pub relay: RelayChoice,
     /// Its rate limits, until its operator changes them.
     pub limits: LimitSettings,
     /// Program and version.
@@ -110,14 +110,16 @@ impl Server {
             identity: options.identity.clone(),
             certificate: options.certificate,
             accept: vec![Protocol::Control],
-            roaming: options
-                .relays
+            roaming: matches!(options.relay, RelayChoice::Own { .. })
                 .then_some(RoamingConfig { maps_ports: false }),
         })
         .await?;
-        let relaying = match options.relays {
-            true => start_relay(&options.identity, &endpoint, &tasks).await,
-            false => None,
+        let relaying = match options.relay {
+            RelayChoice::Own { bytes_per_day } => {
+                start_relay((&options.identity, bytes_per_day), &endpoint, &tasks).await
+            }
+            RelayChoice::Apart(ticket) => Some(Relaying::apart(ticket)),
+            RelayChoice::None => None,
         };
         let hidden = options.hidden;
         let share = Share::start(
@@ -218,9 +220,13 @@ impl Server {
 }
 
 /// Starts the relay, and the server's own place at it; a server without one is still a server.
-async fn start_relay(identity: &Identity, endpoint: &Endpoint, tasks: &Tasks) -> Option<Relaying> {
+async fn start_relay(
+    (identity, bytes_per_day): (&Identity, Option<u64>),
+    endpoint: &Endpoint,
+    tasks: &Tasks,
+) -> Option<Relaying> {
     let address = endpoint.local_addr();
-    let relaying = match Relaying::start(identity, address, tasks).await {
+    let relaying = match Relaying::start(identity, (address, bytes_per_day), tasks).await {
         Ok(relaying) => relaying,
         Err(error) => {
             tracing::warn!(%address, %error, "no relay: its TCP port cannot be had");

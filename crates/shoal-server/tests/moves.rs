@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bench::Bench;
 use shoal_link::{Endpoint, EndpointConfig, Identity, Protocol};
 use shoal_node::peer::{Event, Peer, PeerOptions};
+use shoal_node::relays::Relays;
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
 use shoal_node::tasks::Tasks;
@@ -129,6 +130,7 @@ impl Member {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers: true,
+            relays: Relays::new(),
             notices: None,
             limits: LimitSettings::default(),
             tasks,

@@ -29,7 +29,7 @@ pub use file::{FileEntry, FileSize};
 pub use grant::{Grant, Scope, SignedGrant, Verb};
 pub use id::{Hash, NodeId, Signature};
 pub use message::Communication;
-pub use offer::{OfferSecret, OfferTicket, RelayPass};
+pub use offer::{OfferSecret, OfferTicket, RelayKey, RelayPass, RelayTicket};
 pub use path::{PathError, SafePath};
 pub use rate::Rate;
 pub use refusal::Refusal;

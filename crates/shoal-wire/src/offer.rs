@@ -16,6 +16,8 @@ use crate::ticket::{self, TicketError};
 
 /// First characters of an offer's ticket: what it is and its version.
 const OFFER_PREFIX: &str = "shoalsend1";
+/// First characters of a relay's ticket.
+const RELAY_PREFIX: &str = "shoalrelay1";
 /// Scheme of a ticket as a URL.
 const URL_SCHEME: &str = "shoal:";
 
@@ -183,6 +185,69 @@ pub struct RelayPlace {
     pub guest_pass: RelayPass,
     /// How long both hold, in seconds.
     pub lifetime_s: u32,
+    /// Where the relay is, if it is not the server's own.
+    pub apart: Option<RelayApart>,
+}
+
+/// A relay that is a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayApart {
+    /// Its id.
+    pub relay: NodeId,
+    /// Where it listens.
+    pub addresses: Addresses,
+}
+
+/// The secret with which servers make passes for a relay apart.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayKey([u8; 32]);
+
+impl RelayKey {
+    /// The key with these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for those who make passes.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RelayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RelayKey(..)")
+    }
+}
+
+/// All that a server needs to use a relay apart: what `shoal relay` prints and `shoal server
+/// --relay` takes. Secret: whoever has it lets in whom they like.
+///
+/// Text form: `shoalrelay1` and base32 (lower case, no padding) of the postcard body with a 32-bit
+/// check sum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayTicket {
+    /// The relay.
+    pub relay: NodeId,
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// With what passes for it are made.
+    pub key: RelayKey,
+}
+
+impl fmt::Display for RelayTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = ticket::encode(RELAY_PREFIX, self).ok_or(fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl FromStr for RelayTicket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        ticket::decode(RELAY_PREFIX, text)
+    }
 }
 
 /// An address as a ticket may name it: never one that cannot be dialled.

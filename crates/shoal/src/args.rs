@@ -11,9 +11,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
-use shoal_wire::{JoinTicket, NodeId, NodeName};
+use shoal_server::relay::RelayChoice;
+use shoal_wire::{JoinTicket, NodeId, NodeName, RelayTicket};
 
-pub(crate) use self::people::{DhtArguments, DoctorArguments, ReceiveArguments, SendArguments};
+pub(crate) use self::people::{
+    DhtArguments, DoctorArguments, ReceiveArguments, RelayOnlyArguments, SendArguments,
+};
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
 
@@ -103,6 +106,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         joined: JoinedArguments,
     },
+    /// Relays between peers that cannot reach each other, and does nothing else.
+    ///
+    /// For a machine that everybody reaches, apart from the server. It knows no peers and no files:
+    /// servers that have its ticket let theirs in.
+    #[command(after_help = RELAY_EXAMPLES)]
+    Relay(RelayOnlyArguments),
     /// Looks for what keeps this machine from others, or makes it slow.
     ///
     /// Its addresses and NAT, the local network, the server and its relay, the clock, and how fast
@@ -208,6 +217,11 @@ const RECEIVE_EXAMPLES: &str = "Examples:
   shoal receive shoalsend1… --include '*.jpg'    by ticket; needs no server
   shoal receive 7-tidal-anchor -o - | tar x      one file, to standard output";
 
+const RELAY_EXAMPLES: &str = "Examples:
+  shoal relay --addr 0.0.0.0:443                 prints: shoal server --relay shoalrelay1…
+  shoal relay --addr 0.0.0.0:443 --relay-budget 200G
+  SHOAL_RELAY=shoalrelay1… shoal server          the ticket is secret: not in the process list";
+
 const DOCTOR_EXAMPLES: &str = "Examples:
   shoal doctor
   shoal doctor --folder /mnt/big                 is the disk there fast enough?
@@ -266,11 +280,42 @@ pub(crate) struct ServerArguments {
     /// Offers hidden files too.
     #[arg(long)]
     pub(crate) hidden: bool,
+    #[command(flatten)]
+    pub(crate) relay: RelayArguments,
+    #[command(flatten)]
+    pub(crate) limits: LimitArguments,
+}
+
+/// What relays between peers that cannot reach each other.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArguments {
     /// Does not relay between peers that cannot reach each other: TCP on the same port stays shut.
     #[arg(long)]
     pub(crate) no_relay: bool,
-    #[command(flatten)]
-    pub(crate) limits: LimitArguments,
+    /// Has the relay of this ticket do that, which 'shoal relay' has printed.
+    #[arg(
+        long,
+        value_name = "TICKET",
+        env = "SHOAL_RELAY",
+        hide_env_values = true,
+        conflicts_with = "no_relay"
+    )]
+    pub(crate) relay: Option<RelayTicket>,
+    /// The most that is relayed in a day: 500M, 20G.
+    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes, conflicts_with_all = ["no_relay", "relay"])]
+    pub(crate) relay_budget: Option<u64>,
+}
+
+impl RelayArguments {
+    pub(crate) fn choice(&self) -> RelayChoice {
+        match &self.relay {
+            Some(ticket) => RelayChoice::Apart(ticket.clone()),
+            None if self.no_relay => RelayChoice::None,
+            None => RelayChoice::Own {
+                bytes_per_day: self.relay_budget,
+            },
+        }
+    }
 }
 
 /// `shoal peer`.

@@ -11,6 +11,7 @@ pub(crate) mod moves;
 mod pages;
 pub(crate) mod peer;
 mod receive;
+mod relay;
 mod send;
 mod server;
 pub(crate) mod status;
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: Command, output: &Output) -> Result<(), Failure
         } => list::search(&text, limit, &joined, output).await,
         Command::Get(arguments) => get::run(arguments, output).await,
         Command::Status { joined } => status::run(&joined, output).await,
+        Command::Relay(arguments) => relay::run(arguments, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, output).await,
         Command::Ctl { state_dir, order } => ctl::run(state_dir, order, output).await,
         Command::Certs {

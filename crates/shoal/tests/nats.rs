@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use internet::{Internet, Kind, Machine, SERVER_V4};
 use serde_json::Value;
-use support::{Daemon, Ended, World, argument, b3sum, noise, text};
+use support::{Daemon, Ended, World, argument, b3sum, eventually, noise, text};
 
 /// Long enough, at the rate below, for the two to find each other's ports meanwhile.
 const FILE_BYTES: usize = 2 << 20;
@@ -142,6 +142,29 @@ fn what_was_punched_through_needs_the_server_no_more() {
 }
 
 #[test]
+fn a_relay_passes_on_no_more_than_it_may_in_a_day() {
+    let of_server = ["--relay-budget", "1M"];
+    let pair = (Kind::Symmetric, Kind::Symmetric);
+    let Some(scene) = Scene::with_server(pair, LONG_BYTES, &of_server) else {
+        return;
+    };
+    let mut anna = scene.send();
+    let offer = anna.event("offer");
+    let _bob = scene.receive(&text(&offer, "code"));
+    let mut relay = Value::Null;
+    eventually("the budget is used up", || {
+        let status = scene.world.ctl_json(&["status"]).expect(0);
+        relay = status.event("status")["relay"].clone();
+        relay["is_used_up"] == true
+    });
+    eventually("nobody is let in", || {
+        let status = scene.world.ctl_json(&["status"]).expect(0);
+        status.event("status")["relay"]["refused"].as_u64() > Some(0)
+    });
+    assert!(relay["sent_bytes"].as_u64() >= Some(1_000_000), "{relay}");
+}
+
+#[test]
 fn the_doctor_tells_nats_and_firewalls_apart() {
     for (kind, verdict, nat) in [
         (Kind::Open, "ok", "none"),
@@ -221,13 +244,21 @@ impl Scene {
         Self::with((sender, receiver), FILE_BYTES)
     }
 
-    fn with((sender, receiver): (Kind, Kind), bytes: usize) -> Option<Self> {
+    fn with(pair: (Kind, Kind), bytes: usize) -> Option<Self> {
+        Self::with_server(pair, bytes, &[])
+    }
+
+    fn with_server(
+        (sender, receiver): (Kind, Kind),
+        bytes: usize,
+        of_server: &[&str],
+    ) -> Option<Self> {
         let internet = Internet::make()?;
         let (anna, bob) = (internet.connect(1, sender), internet.connect(2, receiver));
         let world = World::new();
         let file = world.write("anna", "data.bin", noise(bytes, 1));
         internet.public.enter();
-        let server = world.server_with(Internet::server_address(), &[]);
+        let server = world.server_with(Internet::server_address(), of_server);
         Some(Self {
             hash: b3sum(&file),
             world,

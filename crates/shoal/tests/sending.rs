@@ -350,3 +350,42 @@ fn without_addresses(ticket: &str) -> String {
     ticket.addresses = Addresses::default();
     ticket.to_string()
 }
+
+#[test]
+fn a_relay_apart_serves_the_peers_of_a_server_that_has_its_ticket_and_nobody_else() {
+    let world = World::new();
+    let file = world.write("anna", "data.bin", noise(2_000_000, 12));
+    let mut command = world.command(&["--json", "relay", "--addr", "127.0.0.1:0"]);
+    command.arg("--state-dir").arg(world.state("relay"));
+    let mut relay = Daemon::start("relay", command, world.path("relay.log"));
+    let relaying = relay.event("relaying");
+    let server = world.server_with("127.0.0.1:0", &["--relay", &text(&relaying, "ticket")]);
+    assert!(std::net::TcpStream::connect(&server.address).is_err());
+    let (_anna, offer) = send(&world, Some(&server), &[argument(&file)]);
+    let mut ticket: OfferTicket = text(&offer, "ticket").parse().unwrap();
+    ticket.addresses = Addresses::default();
+    let via = ticket.via.as_mut().unwrap();
+    assert_eq!(via.server.to_string(), text(&relaying, "relay"));
+    assert_eq!(via.addresses[0].to_string(), text(&relaying, "address"));
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket.to_string(), &["-y"])).expect(0);
+    assert_eq!(bob.event("done")["fetched"], 1);
+    assert_eq!(b3sum(&world.path("bob/got/data.bin")), b3sum(&file));
+    let status = world.ctl_json(&["status"]).expect(0).event("status");
+    assert_eq!(status["relay"]["apart"], relaying["relay"]);
+
+    // A pass of a server that does not have the ticket.
+    let other = world.server_named("other", "127.0.0.1:0", &[]);
+    let (_carl, foreign) = send_as(&world, "carl", Some(&other), &[argument(&file)]);
+    let foreign: OfferTicket = text(&foreign, "ticket").parse().unwrap();
+    ticket.via.as_mut().unwrap().pass = foreign.via.unwrap().pass;
+    let carl = Ended::of(&mut receive(&world, "dora", &ticket.to_string(), &["-y"]));
+    assert_eq!(carl.code, 8, "{}", carl.stderr);
+    relay.signal(rustix::process::Signal::TERM);
+    let relayed = relay.event("relayed");
+    assert!(
+        relayed["relay"]["sent_bytes"].as_u64() > Some(0),
+        "{relayed}"
+    );
+    assert!(relayed["relay"]["refused"].as_u64() > Some(0), "{relayed}");
+    assert_eq!(relay.wait(), 0);
+}

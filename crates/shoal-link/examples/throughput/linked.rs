@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_link::{Dial, Endpoint, EndpointConfig, Identity, Protocol, Trust};
+use shoal_link::{Dial, Endpoint, EndpointConfig, Identity, Link, Protocol, Trust};
 use shoal_wire::Refusal;
 
 use crate::WRITE_BYTES;
@@ -45,6 +45,12 @@ pub(crate) async fn send(bind: SocketAddr, to: SocketAddr, total_bytes: u64) -> 
         deadline: Duration::from_secs(10),
     };
     let link = endpoint.dial(dial).await.unwrap();
+    send_over(&link, total_bytes).await;
+    endpoint.close(Refusal::Done).await;
+    total_bytes
+}
+
+pub(crate) async fn send_over(link: &Link, total_bytes: u64) {
     link.widen();
     let mut stream = link.open().await.unwrap();
     let piece = Bytes::from(vec![0x5a; WRITE_BYTES]);
@@ -53,6 +59,4 @@ pub(crate) async fn send(bind: SocketAddr, to: SocketAddr, total_bytes: u64) -> 
     }
     stream.send.finish();
     stream.recv.read_exact(&mut [0]).await.unwrap();
-    endpoint.close(Refusal::Done).await;
-    total_bytes
 }

@@ -4,16 +4,22 @@
 //! throughput shoal|noq MIB              both ends in this process, on loopback
 //! throughput shoal|noq serve ADDRESS    the receiving end, for one transfer
 //! throughput shoal|noq send ADDRESS MIB the sending end
+//! throughput roaming MIB                the roaming lane, through a relay in this process at first
 //! ```
 //!
 //! `shoal` goes through this crate's links, `noq` through the bare library with the same
 //! settings. The last line is `MB_PER_S CPU_SECONDS`, the processor time of this process only.
 
-#![expect(clippy::print_stdout, reason = "the figures are the output")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures are the output"
+)]
 #![allow(clippy::unwrap_used, reason = "a benchmark may stop anywhere")]
 
 mod bare;
 mod linked;
+mod roamed;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -55,6 +61,7 @@ async fn main() {
         ["noq", "send", address, mib] => {
             bare::send(everywhere(), address.parse().unwrap(), bytes_in(mib)).await
         }
+        ["roaming", mib] => roamed::both(bytes_in(mib)).await,
         _ => panic!("see the top of examples/throughput/main.rs"),
     };
     let mb_per_s = sent_bytes as f64 / 1e6 / clock.elapsed().as_secs_f64();

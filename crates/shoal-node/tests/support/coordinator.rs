@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use shoal_link::{Endpoint, Identity, Link, Protocol};
 use shoal_node::peer::{Peer, PeerOptions};
+use shoal_node::relays::Relays;
 use shoal_node::requests::{RequestError, request};
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::{ServerRef, TrustChoice};
@@ -56,6 +57,7 @@ impl Club {
             agent: ShortText::new("shoal test"),
             share,
             accepts_offers,
+            relays: Relays::new(),
             notices: None,
             limits: LimitSettings::default(),
             tasks: tasks.clone(),

@@ -17,6 +17,7 @@ use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::LimitSettings;
 use shoal_server::control::{ControlEvent, ControlRequest, client};
+use shoal_server::relay::RelayChoice;
 use shoal_server::{Limits, Server, ServerOptions};
 use shoal_wire::message::{Addresses, Bounded, FileAnnounce, PresenceAnnounce, PresenceResponse};
 use shoal_wire::{Communication, FileEntry, FileSize, Hash, NodeId, Refusal, SafePath, ShortText};
@@ -50,7 +51,9 @@ impl Bench {
             state,
             name: "the-server".parse().unwrap(),
             hidden: false,
-            relays: true,
+            relay: RelayChoice::Own {
+                bytes_per_day: None,
+            },
             limits: LimitSettings::default(),
             agent: ShortText::new("shoal test"),
         };

@@ -491,6 +491,7 @@ fn offers() -> [(&'static str, Communication); 6] {
                 pass: pass("a-pass"),
                 guest_pass: pass("another"),
                 lifetime_s: 86_400,
+                apart: None,
             }),
         ),
     ]

@@ -1,5 +1,6 @@
-//! The options of what people do among themselves: `send`, `receive`, and `doctor`.
+//! The options of what people do among themselves: `send`, `receive`, `doctor` and `relay`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,6 +131,20 @@ impl DhtArguments {
             .map(Some)
             .map_err(|error| Failure::local(error.to_string()))
     }
+}
+
+/// `shoal relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayOnlyArguments {
+    /// Address to listen on: TCP to relay, UDP to tell nodes where they are seen.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
+    pub(crate) addr: SocketAddr,
+    /// The most that is relayed in a day: 500M, 20G.
+    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes)]
+    pub(crate) relay_budget: Option<u64>,
+    /// Where its identity is kept.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// `shoal doctor`.

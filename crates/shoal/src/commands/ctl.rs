@@ -263,6 +263,9 @@ fn line(event: ControlEvent) -> Option<String> {
 }
 
 fn relay_text(relay: &RelayStanding) -> String {
+    if let Some(apart) = &relay.apart {
+        return format!("by {apart}, a process of its own");
+    }
     let (port, connected, refused) = (relay.port, relay.connected, relay.refused);
     let (passed, dropped) = (size(relay.sent_bytes), relay.dropped);
     format!(

@@ -5,8 +5,9 @@ pub(crate) mod inbox;
 use std::io::IsTerminal;
 
 use serde_json::json;
-use shoal_link::Protocol;
+use shoal_link::{Endpoint, Protocol};
 use shoal_node::peer::{Event, Notices, Peer, PeerOptions};
+use shoal_node::relays::Relays;
 use shoal_node::session::own_addresses;
 use shoal_node::share::{Roots, Share, ShareOptions};
 use shoal_node::state::StateDir;
@@ -49,18 +50,17 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let has_prompt = has_terminal && !output.is_json();
     let (inbox, taken) = Inbox::new(state.clone(), has_prompt, output);
+    let relays = Relays::new();
     let takes = inbox::Taking {
         endpoint: endpoint.clone(),
+        relays: relays.clone(),
         name: name.clone(),
         folder: arguments.files_dir.clone(),
         tasks: tasks.clone(),
         output: output.clone(),
     };
     tasks.spawn(takes.run(taken));
-    if let Some(dht) = arguments.dht.start()? {
-        let (identity, port) = (endpoint.identity().clone(), endpoint.local_addr().port());
-        tasks.spawn(dht.keep_published(identity, move || own_addresses(None, port)));
-    }
+    publish(&arguments, &endpoint, &tasks)?;
     let hears = inbox.clone();
     let options = PeerOptions {
         share: Share::start(shared, index, &tasks),
@@ -69,6 +69,7 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         name: name.clone(),
         agent: agent(),
         accepts_offers: !arguments.no_push,
+        relays,
         notices: Some(Notices::new(move |ticket| hears.hear(ticket))),
         limits: arguments.limits.over(&settings.limits)?,
         tasks,
@@ -93,6 +94,15 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
         tell_until_stopped((events, peer.transfers()), &mut interrupt, output).await;
     }
     peer.shutdown().await;
+    Ok(())
+}
+
+/// Says in the DHT where this peer is, where that is asked for.
+fn publish(arguments: &PeerArguments, endpoint: &Endpoint, tasks: &Tasks) -> Result<(), Failure> {
+    if let Some(dht) = arguments.dht.start()? {
+        let (identity, port) = (endpoint.identity().clone(), endpoint.local_addr().port());
+        tasks.spawn(dht.keep_published(identity, move || own_addresses(None, port)));
+    }
     Ok(())
 }
 

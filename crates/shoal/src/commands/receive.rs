@@ -196,7 +196,7 @@ impl How {
 
 /// Takes what a contact offers to a running peer, without a question, into `folder`.
 pub(super) async fn take(
-    ticket: &OfferTicket,
+    (ticket, relays): (&OfferTicket, Relays),
     (endpoint, name): (Endpoint, NodeName),
     (folder, how): (&Path, How),
     tasks: &Tasks,
@@ -212,7 +212,7 @@ pub(super) async fn take(
         dht: None,
         source: source_of(ticket)?,
         fetcher: Fetcher::new(endpoint, tasks.clone(), None)
-            .by_relays(relays_to(ticket))
+            .by_relays(relays)
             .opening(greeting),
         transfers: Transfers::new(),
         output,

@@ -43,7 +43,7 @@ pub(super) async fn run(arguments: ServerArguments, output: &Output) -> Result<(
         state,
         name,
         hidden: arguments.hidden,
-        relays: !arguments.no_relay,
+        relay: arguments.relay.choice(),
         limits: arguments.limits.over(&settings.limits)?,
         agent: agent(),
     };

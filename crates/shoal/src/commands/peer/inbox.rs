@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::json;
 use shoal_link::Endpoint;
 use shoal_node::contacts::{Contact, Contacts};
+use shoal_node::relays::Relays;
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_wire::{NodeName, OfferTicket, Refusal};
@@ -112,6 +113,8 @@ impl Inbox {
 /// Takes what was accepted, one after the other.
 pub(crate) struct Taking {
     pub(crate) endpoint: Endpoint,
+    /// The own server's, by which the offer was told of: no other is joined for an offer.
+    pub(crate) relays: Relays,
     pub(crate) name: NodeName,
     /// Where it goes if the contact's rule does not say.
     pub(crate) folder: PathBuf,
@@ -124,10 +127,11 @@ impl Taking {
     pub(crate) async fn run(self, mut taken: mpsc::Receiver<Taken>) {
         while let Some(Taken { contact, ticket }) = taken.recv().await {
             let folder = contact.folder.as_ref().unwrap_or(&self.folder);
+            let from = (&ticket, self.relays.clone());
             let place = (self.endpoint.clone(), self.name.clone());
             let how = How::unasked(contact.max);
             let how = (folder.as_path(), how);
-            let received = receive::take(&ticket, place, how, &self.tasks, &self.output).await;
+            let received = receive::take(from, place, how, &self.tasks, &self.output).await;
             if let Err(failure) = received {
                 let fields =
                     json!({ "peer": contact.name.to_string(), "message": failure.message() });
