@@ -97,8 +97,6 @@ pub(crate) fn warn_if_unverified(server: &ServerRef, output: &Output) {
 pub(crate) struct Joined {
     pub(crate) endpoint: Endpoint,
     pub(crate) session: Session,
-    /// By which other nodes may be reached.
-    pub(crate) relays: Relays,
     /// What this machine's settings say of rate limits.
     pub(crate) limits: LimitSettings,
     /// Where this machine's cache of hashes is, or would be.
@@ -129,15 +127,20 @@ impl Joined {
             settings.server = Some(server);
             state.save(&settings)?;
         }
-        let relays = Relays::new();
-        relays.set(session.relay().await.into_iter().map(|own| own.0).collect());
         Ok(Self {
             endpoint,
             session,
-            relays,
             limits: settings.limits,
             index_path: state.index_path(),
         })
+    }
+
+    /// The relays by which other nodes may be reached.
+    pub(crate) async fn relays(&self) -> Relays {
+        let relays = Relays::new();
+        let own = self.session.relay().await;
+        relays.set(own.into_iter().map(|(relay, _)| relay).collect());
+        relays
     }
 
     /// Says goodbye, so that the server need not wait for a time-out.

@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         session: &joined.session,
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None)
             .with_index(joined.index_path.clone())
-            .by_relays(joined.relays.clone()),
+            .by_relays(joined.relays().await),
         transfers: &Transfers::limited(throttle),
         folder,
         options: options(&arguments)?,

@@ -8,6 +8,7 @@ use shoal_core::speed::Speed;
 use shoal_link::LivePath;
 use shoal_wire::NodeName;
 
+use super::text::path_text;
 use super::{Output, path_kind, round_trip};
 
 /// Time between two JSON progress events.
@@ -153,7 +154,7 @@ fn message(standing: &Standing) -> String {
         message.push_str(&format!(" and {more} more"));
     }
     if let [(_, path)] = &standing.routes[..] {
-        message.push_str(&format!(" ({}, {})", path_kind(path), round_trip(path.rtt)));
+        message.push_str(&format!(" ({}, {})", path_text(path), round_trip(path.rtt)));
     }
     message
 }

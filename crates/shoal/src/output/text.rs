@@ -40,6 +40,14 @@ pub(crate) fn path_kind(path: &LivePath) -> &'static str {
     }
 }
 
+/// How a link's datagrams travel, and through which relay where they are relayed.
+pub(crate) fn path_text(path: &LivePath) -> String {
+    match path.kind {
+        PathKind::Relayed => format!("relayed by {}", path.remote),
+        _ => path_kind(path).to_owned(),
+    }
+}
+
 /// A modification time (nanoseconds since 1970-01-01 UTC) as `2026-03-01 14:05` in UTC.
 pub(crate) fn when(mtime_ns: i64) -> String {
     let seconds = mtime_ns.div_euclid(1_000_000_000);
