@@ -5,7 +5,7 @@
 
 use crate::support::namespace::Namespace;
 
-/// The public network: people are 11.77.0.1x, their routers 11.77.0.2x.
+/// The public network: people, or their routers, are 11.77.0.1x.
 pub(crate) const SERVER_V4: &str = "11.77.0.1";
 const SERVER_V6: &str = "fd77::1";
 
@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Symmetric,
     /// A carrier's symmetric router with a port-restricted one at home behind it.
     Carrier,
+    /// The same where the carrier's router keeps ports, too.
+    CarrierKeepingPorts,
     /// A firewall that lets no UDP through.
     NoUdp,
 }
@@ -34,6 +36,8 @@ pub(crate) enum Kind {
 pub(crate) struct Machine {
     pub(crate) host: Namespace,
     routers: Vec<Namespace>,
+    /// What came to it where it was before, in bytes.
+    earlier_bytes: u64,
 }
 
 /// The public network.
@@ -67,6 +71,7 @@ impl Internet {
         let mut machine = Machine {
             host,
             routers: Vec::new(),
+            earlier_bytes: 0,
         };
         match kind {
             Kind::Open => {
@@ -82,30 +87,47 @@ impl Internet {
                 let server = ["-6", "route", "add", "default", "via", SERVER_V6];
                 machine.host.ip(&server);
             }
-            Kind::Carrier => {
-                let carrier = Namespace::make().expect("another namespace");
+            Kind::Carrier | Kind::CarrierKeepingPorts => {
+                let carrier = self.uplink(number);
                 let home = Namespace::make().expect("another namespace");
-                self.plug(&carrier, number);
-                carrier.address("net0", &format!("{public_ip}/24"));
-                carrier.ip(&["route", "add", "default", "via", SERVER_V4]);
                 behind(&carrier, &home, "100.64.7");
                 behind(&home, &machine.host, "192.168.7");
-                route(&carrier, Kind::Symmetric, "100.64.7.2");
+                let of_carrier = match kind {
+                    Kind::Carrier => Kind::Symmetric,
+                    _ => Kind::PortRestricted,
+                };
+                route(&carrier, of_carrier, "100.64.7.2");
                 route(&home, Kind::PortRestricted, "192.168.7.2");
                 machine.routers = vec![carrier, home];
             }
-            kind => {
-                let router = Namespace::make().expect("another namespace");
-                self.plug(&router, number);
-                router.address("net0", &format!("{public_ip}/24"));
-                router.ip(&["route", "add", "default", "via", SERVER_V4]);
-                let network = format!("192.168.{}", 10 + number);
-                behind(&router, &machine.host, &network);
-                route(&router, kind, &format!("{network}.2"));
-                machine.routers = vec![router];
-            }
+            kind => machine.routers = vec![self.router(number, kind, &machine.host)],
         }
         machine
+    }
+
+    /// Takes a person off their network, and puts them behind another router of theirs.
+    pub(crate) fn move_behind(&self, machine: &mut Machine, (number, kind): (u8, Kind)) {
+        machine.earlier_bytes = machine.received_bytes();
+        machine.host.ip(&["link", "delete", "net0"]);
+        machine.routers = vec![self.router(number, kind, &machine.host)];
+    }
+
+    /// A router with a machine behind it.
+    fn router(&self, number: u8, kind: Kind, machine: &Namespace) -> Namespace {
+        let router = self.uplink(number);
+        let network = format!("192.168.{}", 10 + number);
+        behind(&router, machine, &network);
+        route(&router, kind, &format!("{network}.2"));
+        router
+    }
+
+    /// What will be a router, in the public network.
+    fn uplink(&self, number: u8) -> Namespace {
+        let router = Namespace::make().expect("another namespace");
+        self.plug(&router, number);
+        router.address("net0", &format!("11.77.0.{}/24", 10 + number));
+        router.ip(&["route", "add", "default", "via", SERVER_V4]);
+        router
     }
 
     /// Plugs a machine's device `net0` into the public network.
@@ -120,6 +142,13 @@ impl Machine {
     /// The router that it is connected to, outermost first.
     pub(crate) fn router(&self, number: usize) -> &Namespace {
         &self.routers[number]
+    }
+
+    /// How much has come to it so far, whatever it was, in bytes.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        let counter = "/sys/class/net/net0/statistics/rx_bytes";
+        let counted = self.host.execute("cat", &[counter]);
+        self.earlier_bytes + counted.trim().parse::<u64>().expect("a count")
     }
 }
 
