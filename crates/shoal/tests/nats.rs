@@ -71,6 +71,18 @@ pairs! {
     only_ipv6_to_only_ipv6: OnlyIpv6 to OnlyIpv6 is "direct",
     only_ipv6_to_only_ipv4: OnlyIpv6 to Open is "relayed",
     only_ipv4_to_only_ipv6: PortRestricted to OnlyIpv6 is "relayed",
+    open_to_address_restricted: Open to AddressRestricted is "direct",
+    address_restricted_to_carrier: AddressRestricted to Carrier is "punched",
+    symmetric_to_carrier: Symmetric to Carrier is "relayed",
+    no_udp_to_full_cone: NoUdp to FullCone is "relayed",
+    no_udp_to_address_restricted: NoUdp to AddressRestricted is "relayed",
+    no_udp_to_port_restricted: NoUdp to PortRestricted is "relayed",
+    carrier_to_no_udp: Carrier to NoUdp is "relayed",
+    only_ipv6_to_full_cone: OnlyIpv6 to FullCone is "relayed",
+    only_ipv6_to_address_restricted: OnlyIpv6 to AddressRestricted is "relayed",
+    only_ipv6_to_carrier: OnlyIpv6 to Carrier is "relayed",
+    only_ipv6_to_no_udp: OnlyIpv6 to NoUdp is "relayed",
+    symmetric_to_only_ipv6: Symmetric to OnlyIpv6 is "relayed",
 }
 
 fn arrives(sender: Kind, receiver: Kind, path: &str) {
