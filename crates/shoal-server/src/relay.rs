@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use shoal_link::{Admission, Identity, Relay, RelayServer};
 use shoal_node::tasks::Tasks;
+use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::offer::{RelayApart, RelayPlace};
 use shoal_wire::{NodeId, RelayPass, RelayTicket};
 use tokio::net::TcpListener;
@@ -25,6 +26,9 @@ use crate::places::Places;
 
 /// How long the passes of a connected node hold, in seconds: a day.
 const PASS_LIFETIME_S: u32 = 24 * 3600;
+/// How long the pass in a ticket holds, in seconds: as long as an offer may last, and the time for
+/// which the one who gives it away may have kept it.
+const GUEST_LIFETIME_S: u32 = MAILBOX_MAX_S + PASS_LIFETIME_S;
 /// How long the pass in a server's own ticket holds, in seconds: a year.
 const JOIN_LIFETIME_S: u64 = 365 * 24 * 3600;
 /// Time between two looks at how much was relayed.
@@ -102,12 +106,11 @@ impl Relaying {
 
     /// What a connected node is told.
     pub(crate) fn place_for(&self, node: NodeId) -> Option<RelayPlace> {
-        let expires_at_s = self.passes.now_s() + u64::from(PASS_LIFETIME_S);
-        let pass = |kind| {
+        let pass = |kind, lifetime_s| {
             self.passes.make(Pass {
                 kind,
                 node,
-                expires_at_s,
+                expires_at_s: self.passes.now_s() + u64::from(lifetime_s),
             })
         };
         let (port, apart) = match &self.at {
@@ -123,8 +126,8 @@ impl Relaying {
         Some(RelayPlace {
             port,
             address_discovery_port: port,
-            pass: pass(FOR_NODE)?,
-            guest_pass: pass(FOR_GUESTS)?,
+            pass: pass(FOR_NODE, PASS_LIFETIME_S)?,
+            guest_pass: pass(FOR_GUESTS, GUEST_LIFETIME_S)?,
             lifetime_s: PASS_LIFETIME_S,
             apart,
         })
@@ -235,5 +238,30 @@ async fn accept(listener: TcpListener, relay: RelayServer, tasks: Tasks) {
             relay.serve(connection).await;
             drop(place);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_link::Identity;
+
+    use super::*;
+
+    #[test]
+    fn the_pass_of_a_ticket_holds_for_as_long_as_any_offer_lasts() {
+        let relay = Identity::generate();
+        let ticket = RelayTicket {
+            relay: relay.node_id(),
+            addresses: crate::addresses::own_addresses("192.0.2.7:443".parse().unwrap()),
+            key: shoal_wire::RelayKey::new(key_of(&relay)),
+        };
+        let place = Relaying::apart(ticket).place_for(NodeId::new([1; 32]));
+        let place = place.unwrap();
+        let own = place.pass.expires_at_s().unwrap();
+        let given = place.guest_pass.expires_at_s().unwrap();
+        // One second may have gone by between the two.
+        assert!(
+            given - own >= u64::from(MAILBOX_MAX_S) && given - own <= 1 + u64::from(MAILBOX_MAX_S)
+        );
     }
 }

@@ -183,7 +183,7 @@ pub struct RelayPlace {
     pub pass: RelayPass,
     /// What admits those to whom that node gives a ticket.
     pub guest_pass: RelayPass,
-    /// How long both hold, in seconds.
+    /// How long the first of them holds, in seconds; the other one longer.
     pub lifetime_s: u32,
     /// Where the relay is, if it is not the server's own.
     pub apart: Option<RelayApart>,
