@@ -1,50 +1,74 @@
 //! The relay: passes sealed datagrams between nodes that cannot reach each other.
 //!
-//! It is iroh's relay on a TCP connection that the caller accepted, over TLS with the node
-//! certificate of the server. Who may use it is the caller's to say, each time, by the node's proven
-//! id and the pass that it shows; without a word of the caller nobody may. It sees who speaks to
-//! whom and how much, and cannot read it. What a node sends is bounded per second, what waits for a
-//! node that does not read is bounded in number, and dropped beyond.
+//! It speaks iroh's relay protocol on a request to upgrade that reached the caller's HTTP port. Who
+//! may use it is the caller's to say, each time, by the node's proven id and the pass that it
+//! shows; without a word of the caller nobody may. Every byte that a node sends is counted where
+//! the caller says, who thereby ends it. The relay sees who speaks to whom and how much, and cannot
+//! read it. What a node sends is bounded per second, what waits for a node that does not read is
+//! bounded in number and size, and dropped beyond.
+
+mod frames;
+mod upgrade;
 
 use std::fmt;
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::HeaderMap;
-use http::{Method, StatusCode};
-use http_body_util::Full;
-use hyper::body::Bytes;
+use http::{Request, Response};
 use iroh_relay::KeyCache;
-use iroh_relay::http::RELAY_PROBE_PATH;
-use iroh_relay::server::http_server::{BytesBody, Handlers, RelayService, TlsConfig};
+use iroh_relay::http::{CLIENT_AUTH_HEADER, ProtocolVersion};
+use iroh_relay::protos::handshake;
+use iroh_relay::server::client::Config;
+use iroh_relay::server::clients::Clients;
+use iroh_relay::server::streams::RelayedStream;
 use iroh_relay::server::{
-    Access, AccessControl, ClientRateLimit, ClientRequest, ConnectionId, Metrics,
+    Access, AccessControl, ClientRequest, ConnectionId, DynAccessControl, Metrics,
 };
 use shoal_wire::NodeId;
-use tokio::net::TcpStream;
 
-use crate::identity::Identity;
-use crate::tls;
+use self::frames::Frames;
+use self::upgrade::Asked;
 
-/// How long a connection may take from its first byte to its admission.
-const ESTABLISH_LIMIT: Duration = Duration::from_secs(10);
+/// How long a node may take from its upgraded request to its admission.
+const ADMISSION_LIMIT: Duration = Duration::from_secs(10);
 /// Keys of nodes whose parsing is remembered.
 const KEYS_CACHED: usize = 1024;
-/// What one node may send per second, in bytes: half of what one core relays, so that one node
-/// leaves room for others.
-const NODE_BYTES_PER_SECOND: u32 = 128 * 1024 * 1024;
-/// What it may send at once, in bytes.
-const NODE_BURST_BYTES: u32 = 16 * 1024 * 1024;
+/// Batches of datagrams, of at most 64 KiB each, that wait for a node that reads slowly. With what
+/// is on its way from and to the network, this is the memory of one connection.
+const WAITING_MAX: usize = 64;
+/// How long a node may take to read something of what waits for it.
+const WRITE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The paths on which a relay is asked for, of the HTTP port's.
+pub const RELAY_PATHS: [&str; 2] = [
+    iroh_relay::http::RELAY_PATH,
+    iroh_relay::http::RELAY_PROBE_PATH,
+];
+
+/// A node that wants to use a relay; its key is proven.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor<'a> {
+    /// Its id.
+    pub node: NodeId,
+    /// The pass that it shows.
+    pub pass: Option<&'a str>,
+    /// The number under which its connection goes.
+    pub connection: u64,
+}
 
 /// Who may use a relay.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether `node`, whose key is proven, may come in with this pass; `connection` is the number
-    /// under which it goes.
-    fn admits(&self, node: NodeId, pass: Option<&str>, connection: u64) -> bool;
+    /// Where what the visitor sends is counted; `None` where it may not come in.
+    fn admits(&self, visitor: Visitor<'_>) -> Option<Arc<dyn Meter>>;
 
     /// The connection of an admitted node has ended.
     fn left(&self, connection: u64);
+}
+
+/// Counts what a node sends.
+pub trait Meter: Send + Sync + 'static {
+    /// Counts so many bytes; `false` where the node may send no more, and its connection ends.
+    fn take(&self, bytes: u64) -> bool;
 }
 
 /// How much a relay has done.
@@ -65,58 +89,69 @@ pub struct RelayFigures {
 /// A relay. Cheap to clone.
 #[derive(Clone)]
 pub struct RelayServer {
-    service: RelayService,
-    tls: TlsConfig,
+    admission: Arc<dyn Admission>,
+    clients: Clients,
+    keys: KeyCache,
     metrics: Arc<Metrics>,
 }
 
 impl RelayServer {
-    /// A relay that shows the node certificate of `identity`.
-    ///
-    /// # Errors
-    /// When the identity does not fit TLS.
-    pub fn new(identity: &Identity, admission: Arc<dyn Admission>) -> Result<Self, String> {
-        let mut rate = ClientRateLimit::new(
-            NonZeroU32::new(NODE_BYTES_PER_SECOND).ok_or("the rate is not zero")?,
-        );
-        rate.max_burst_bytes = NonZeroU32::new(NODE_BURST_BYTES);
-        let metrics = Arc::new(Metrics::default());
-        let mut handlers = Handlers::default();
-        handlers.insert(
-            (Method::GET, RELAY_PROBE_PATH),
-            Box::new(|_request, response| {
-                let empty: BytesBody = Box::new(Full::new(Bytes::new()));
-                Ok(response.status(StatusCode::OK).body(empty)?)
-            }),
-        );
-        let service = RelayService::new(
-            handlers,
-            HeaderMap::new(),
-            Some(rate),
-            KeyCache::new(KEYS_CACHED),
-            Arc::new(Admitting(admission)),
-            Arc::clone(&metrics),
-        );
-        let tls = TlsConfig::new(Arc::new(tls::relaying(identity.certified_key()?)?));
-        Ok(Self {
-            service,
-            tls,
-            metrics,
-        })
+    /// A relay for those that `admission` lets in.
+    pub fn new(admission: Arc<dyn Admission>) -> Self {
+        Self {
+            admission,
+            clients: Clients::default(),
+            keys: KeyCache::new(KEYS_CACHED),
+            metrics: Arc::default(),
+        }
     }
 
-    /// Serves one connection to its end, or gives it up where it does not become one of the
-    /// relay's in time.
-    pub async fn serve(&self, connection: TcpStream) {
-        let (service, tls) = (self.service.clone(), self.tls.clone());
-        service
-            .handle_connection(connection, Some(tls), ESTABLISH_LIMIT)
-            .await;
+    /// Answers a request on one of the [`RELAY_PATHS`] that came over [`Https`](crate::Https). Where
+    /// it becomes a connection of the relay, `place` is kept until that ends.
+    pub fn answer<B>(&self, request: Request<B>, place: impl Send + 'static) -> Response<String> {
+        let (answer, asked) = upgrade::answer(request);
+        if let Some(asked) = asked {
+            let relay = self.clone();
+            tokio::spawn(async move {
+                match tokio::time::timeout(ADMISSION_LIMIT, relay.admit(asked, place)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "not admitted to the relay"),
+                    Err(_) => tracing::debug!("a node took too long to be admitted to the relay"),
+                }
+            });
+        }
+        answer
+    }
+
+    /// Takes a node in, and leaves its connection to the relay's own tasks.
+    async fn admit(&self, mut asked: Asked, place: impl Send + 'static) -> Result<(), String> {
+        let stream = asked.stream().await?;
+        let mut frames = Frames::new(stream, Box::new(place));
+        let shown = asked.head.headers.get(CLIENT_AUTH_HEADER).cloned();
+        let proven = handshake::serverside(&mut frames, shown).await;
+        let proven = proven.map_err(|error| error.to_string())?;
+        let version: ProtocolVersion = asked.version;
+        let request = ClientRequest::new(proven.client_key, version, asked.head);
+        let asking = Arc::new(Asking {
+            admission: Arc::clone(&self.admission),
+            meter: OnceLock::new(),
+        });
+        let access: Arc<dyn DynAccessControl> = Arc::<Asking>::clone(&asking);
+        let guard = proven.authorize_with(&request, &access, &mut frames).await;
+        let guard = guard.map_err(|error| error.to_string())?;
+        let meter = asking.meter.get().ok_or("admitted without a meter")?;
+        frames.count_with(Arc::clone(meter));
+        let stream = RelayedStream::new(frames, self.keys.clone());
+        let mut config = Config::new(guard, stream, version);
+        config.channel_capacity = WAITING_MAX;
+        config.write_timeout = WRITE_LIMIT;
+        self.clients.register(config, Arc::clone(&self.metrics));
+        Ok(())
     }
 
     /// Ends all connections.
     pub async fn shutdown(&self) {
-        self.service.shutdown().await;
+        self.clients.shutdown().await;
     }
 
     /// How much it has done.
@@ -138,30 +173,39 @@ impl fmt::Debug for RelayServer {
     }
 }
 
-/// Asks the caller.
-struct Admitting(Arc<dyn Admission>);
+/// Asks the caller, for one connection.
+struct Asking {
+    admission: Arc<dyn Admission>,
+    meter: OnceLock<Arc<dyn Meter>>,
+}
 
-impl fmt::Debug for Admitting {
+impl fmt::Debug for Asking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Admitting(..)")
+        f.write_str("Asking(..)")
     }
 }
 
-impl AccessControl for Admitting {
+impl AccessControl for Asking {
     async fn on_connect(&self, request: &ClientRequest) -> Access {
-        let node = NodeId::new(*request.endpoint_id().as_bytes());
         let pass = request.auth_token();
-        let connection = number(request.connection_id());
-        match self.0.admits(node, pass.as_deref(), connection) {
-            true => Access::Allow,
-            false => Access::Deny {
+        let admitted = self.admission.admits(Visitor {
+            node: NodeId::new(*request.endpoint_id().as_bytes()),
+            pass: pass.as_deref(),
+            connection: number(request.connection_id()),
+        });
+        match admitted {
+            Some(meter) => {
+                self.meter.get_or_init(|| meter);
+                Access::Allow
+            }
+            None => Access::Deny {
                 reason: Some("a valid pass is needed".to_owned()),
             },
         }
     }
 
     fn on_disconnect(&self, _node: iroh::EndpointId, connection: ConnectionId) {
-        self.0.left(number(connection));
+        self.admission.left(number(connection));
     }
 }
 

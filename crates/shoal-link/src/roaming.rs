@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 use crate::congestion::ByRoundTrip;
 use crate::dial::DialError;
 use crate::directory::Directory;
+use crate::homing::{self, Homes};
 use crate::identity::Identity;
 use crate::tls::Protocol;
 use crate::transport::{
@@ -74,6 +75,7 @@ pub(crate) struct Roaming {
     protocols: Vec<Protocol>,
     /// Servers whose relays may be spoken to.
     relays: Directory,
+    homes: Homes,
     endpoint: OnceCell<iroh::Endpoint>,
 }
 
@@ -84,6 +86,7 @@ impl Roaming {
             config,
             protocols,
             relays: Directory::default(),
+            homes: Homes::default(),
             endpoint: OnceCell::new(),
         }
     }
@@ -105,6 +108,7 @@ impl Roaming {
         let endpoint = self.endpoint.get_or_try_init(|| self.start()).await?;
         let config = Arc::new(relay.config(url.clone()));
         endpoint.insert_relay(url.clone(), config).await;
+        self.homes.enter(url.clone());
         Ok(url)
     }
 
@@ -129,7 +133,10 @@ impl Roaming {
             .transport_config(transport())
             .bind()
             .await;
-        bound.map_err(|error| format!("the roaming lane cannot be opened: {error:#}"))
+        let endpoint =
+            bound.map_err(|error| format!("the roaming lane cannot be opened: {error:#}"))?;
+        tokio::spawn(homing::watch(endpoint.clone(), self.homes.clone()));
+        Ok(endpoint)
     }
 
     /// Reaches a node at one of the relays.
@@ -142,14 +149,20 @@ impl Roaming {
         let unreachable = |reason: String| DialError::Unreachable { reason };
         let id = EndpointId::from_bytes(node.as_bytes())
             .map_err(|_| unreachable("the node id is no key".to_owned()))?;
-        let mut address = EndpointAddr::new(id);
+        let mut urls = Vec::new();
         for relay in relays {
-            let url = self.join(relay).await.map_err(unreachable)?;
-            address = address.with_relay_url(url);
+            urls.push(self.join(relay).await.map_err(unreachable)?);
         }
         let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
-        let connected = endpoint.connect(address, protocol.alpn()).await;
-        connected.map_err(|error| unreachable(format!("through the relay: {error:#}")))
+        let address = urls.iter().cloned();
+        let address = address.fold(EndpointAddr::new(id), EndpointAddr::with_relay_url);
+        tokio::select! {
+            connected = endpoint.connect(address, protocol.alpn()) => connected
+                .map_err(|error| unreachable(format!("through the relay: {error:#}"))),
+            reason = homing::refused(endpoint, &urls) => Err(unreachable(format!(
+                "the relay does not let this node in: {reason}; ask for a new ticket or code"
+            ))),
+        }
     }
 }
 

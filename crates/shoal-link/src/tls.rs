@@ -69,13 +69,19 @@ pub(crate) fn answering(
     QuicServerConfig::try_from(config).map_err(|error| error.to_string())
 }
 
-/// The handshake settings of a relay, over TCP.
-pub(crate) fn relaying(node: Arc<CertifiedKey>) -> Result<rustls::ServerConfig, String> {
-    let config = rustls::ServerConfig::builder_with_provider(provider())
+/// The handshake settings of what is answered over TCP.
+pub(crate) fn answering_tcp(
+    node: Arc<CertifiedKey>,
+    server: Option<Arc<CertifiedKey>>,
+) -> Result<rustls::ServerConfig, String> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(node)));
+        .with_cert_resolver(Arc::new(ByName { node, server }));
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
     Ok(config)
 }
 

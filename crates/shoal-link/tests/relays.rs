@@ -5,14 +5,17 @@
 mod pair;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper::service::service_fn;
 use pair::{PATIENCE, stream_on};
 use shoal_link::{
-    Admission, Dial, DialError, Endpoint, EndpointConfig, Identity, PathKind, Protocol, Relay,
-    RelayServer, RoamingConfig, Trust,
+    Admission, Dial, DialError, Endpoint, EndpointConfig, Https, Identity, Meter, PathKind,
+    Protocol, Relay, RelayServer, RoamingConfig, Trust, Visitor,
 };
 use shoal_wire::{NodeId, Refusal, RelayPass};
 use tokio::net::TcpListener;
@@ -20,24 +23,49 @@ use tokio::task::AbortHandle;
 
 const PASS: &str = "AAAA";
 
-/// Lets in who shows the pass, and remembers who is in.
-#[derive(Default)]
+/// Lets in who shows the pass, as long as all that they send is not too much, and remembers who is
+/// in.
 struct ByPass {
     inside: Mutex<BTreeSet<u64>>,
     refused: Mutex<Vec<NodeId>>,
+    left_bytes: Arc<Left>,
+}
+
+impl ByPass {
+    fn new(most_bytes: u64) -> Self {
+        Self {
+            inside: Mutex::default(),
+            refused: Mutex::default(),
+            left_bytes: Arc::new(Left(AtomicU64::new(most_bytes))),
+        }
+    }
 }
 
 impl Admission for ByPass {
-    fn admits(&self, node: NodeId, pass: Option<&str>, connection: u64) -> bool {
-        if pass != Some(PASS) {
-            self.refused.lock().unwrap().push(node);
-            return false;
+    fn admits(&self, visitor: Visitor<'_>) -> Option<Arc<dyn Meter>> {
+        if visitor.pass != Some(PASS) || !self.left_bytes.take(0) {
+            self.refused.lock().unwrap().push(visitor.node);
+            return None;
         }
-        self.inside.lock().unwrap().insert(connection)
+        self.inside.lock().unwrap().insert(visitor.connection);
+        let meter: Arc<dyn Meter> = Arc::<Left>::clone(&self.left_bytes);
+        Some(meter)
     }
 
     fn left(&self, connection: u64) {
         self.inside.lock().unwrap().remove(&connection);
+    }
+}
+
+struct Left(AtomicU64);
+
+impl Meter for Left {
+    fn take(&self, bytes: u64) -> bool {
+        let taken = |left: u64| Some(left.saturating_sub(bytes));
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        before.unwrap() > bytes
     }
 }
 
@@ -55,15 +83,23 @@ impl Running {
     }
 
     async fn at(address: SocketAddr, identity: Identity) -> Self {
+        Self::with_budget(address, identity, u64::MAX).await
+    }
+
+    async fn with_budget(address: SocketAddr, identity: Identity, most_bytes: u64) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
-        let admission = Arc::new(ByPass::default());
+        let admission = Arc::new(ByPass::new(most_bytes));
         let asked: Arc<dyn Admission> = Arc::<ByPass>::clone(&admission);
-        let server = RelayServer::new(&identity, asked).unwrap();
+        let server = RelayServer::new(asked);
+        let https = Https::new(&identity, None).unwrap();
         let (address, relay) = (listener.local_addr().unwrap(), server.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                let relay = relay.clone();
-                tokio::spawn(async move { relay.serve(connection).await });
+                let (relay, https) = (relay.clone(), https.clone());
+                let answer = move |request| {
+                    std::future::ready(Ok::<_, Infallible>(relay.answer(request, ())))
+                };
+                tokio::spawn(async move { https.serve(connection, service_fn(answer)).await });
             }
         });
         Self {
@@ -186,16 +222,12 @@ async fn a_stranger_is_not_let_in() {
     let relay = Running::start().await;
     let server = homed(&relay).await;
     let client = roaming(&[]).await;
-    let mut dial = through(relay.with_pass("BBBB"), server.node_id());
-    dial.deadline = Duration::from_secs(2);
+    let dial = through(relay.with_pass("BBBB"), server.node_id());
     let met = client.dial(dial).await.map(|_| ());
-    assert!(
-        matches!(
-            met,
-            Err(DialError::TimedOut | DialError::Unreachable { .. })
-        ),
-        "{met:?}"
-    );
+    let Err(DialError::Unreachable { reason }) = met else {
+        panic!("{met:?}");
+    };
+    assert!(reason.contains("a valid pass is needed"), "{reason}");
     let refused = relay.admission.refused.lock().unwrap().clone();
     assert!(refused.contains(&client.node_id()), "{refused:?}");
     assert_eq!(relay.admission.inside.lock().unwrap().len(), 1);
@@ -253,4 +285,51 @@ async fn a_relay_that_restarts_takes_its_nodes_in_again() {
     };
     let near = client.dial(dial).await.unwrap();
     assert_eq!(near.remote_id(), Some(server.node_id()));
+}
+
+#[tokio::test]
+async fn a_node_that_sent_what_it_may_is_sent_away() {
+    let most_bytes = 300_000;
+    let relay = Running::with_budget(
+        "127.0.0.1:0".parse().unwrap(),
+        Identity::generate(),
+        most_bytes,
+    )
+    .await;
+    let (first, second) = (homed(&relay).await, homed(&relay).await);
+    assert_eq!(relay.admission.inside.lock().unwrap().len(), 2);
+    let to = first.node_id();
+    let mut dial = through(relay.relay(), to);
+    dial.deadline = Duration::from_secs(5);
+    let _ = second.dial(dial).await.map(|near| near.widen());
+    relay.admission.left_bytes.0.store(1, Ordering::Relaxed);
+    let sent_away = async {
+        while relay.admission.refused.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(3 * PATIENCE, sent_away).await.unwrap();
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn a_relay_that_said_nothing_at_first_is_reached_once_it_speaks() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, identity) = (silent.local_addr().unwrap(), Identity::generate());
+    let relay = Relay {
+        server: identity.node_id(),
+        addresses: vec![address],
+        discovery_port: None,
+        pass: RelayPass::new(PASS).unwrap(),
+    };
+    let endpoint = roaming(&[Protocol::Transfer]).await;
+    endpoint.join_relay(&relay).await.unwrap();
+    let (held, _) = silent.accept().await.unwrap();
+    drop(silent);
+    // The connection that says nothing stays open.
+    let _relay = Running::at(address, identity).await;
+    tokio::time::timeout(4 * PATIENCE, endpoint.is_homed())
+        .await
+        .unwrap();
+    drop(held);
 }

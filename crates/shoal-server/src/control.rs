@@ -118,6 +118,9 @@ pub struct RelayStanding {
     pub apart: Option<String>,
     /// Connections at the moment.
     pub connected: u64,
+    /// Connections that were let in, in all.
+    #[serde(default)]
+    pub admitted: u64,
     /// Connections that were not let in.
     pub refused: u64,
     /// Bytes received to be passed on.

@@ -17,6 +17,7 @@ use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
 
 use crate::catalog::{Catalog, Nodes};
 use crate::mailbox::PostOffice;
+use crate::metrics::Figures;
 use crate::refused::{catalog_failed, refused};
 use crate::relay::Relaying;
 use crate::roster::{Roster, View, millis};
@@ -95,6 +96,29 @@ impl Coordinator {
                 }
             })
             .await?
+    }
+
+    /// How the server is, for `/metrics`.
+    pub(crate) async fn figures(&self) -> Option<Figures> {
+        let status = self.status().await.ok()?;
+        let figures = Figures::new()
+            .gauge(
+                "uptime_seconds",
+                "Since the start",
+                status.uptime_ms / 1_000,
+            )
+            .gauge("peers", "Connected peers", status.peers)
+            .gauge("files", "Files in the catalog", status.files)
+            .gauge(
+                "file_bytes",
+                "Size of the files in the catalog",
+                status.total_bytes,
+            )
+            .gauge("own_files", "Files of the server's own", status.own_files);
+        Some(match &self.relaying {
+            Some(relaying) if relaying.is_own() => figures.relay(&relaying.standing()),
+            _ => figures,
+        })
     }
 
     /// How the server is.

@@ -6,23 +6,25 @@
 //! gives to the servers that use it.
 
 mod alone;
+mod budget;
 mod passes;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use shoal_link::{Admission, Identity, Relay, RelayServer};
-use shoal_node::tasks::Tasks;
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::any;
+use shoal_link::{Admission, Identity, RELAY_PATHS, Relay, RelayServer};
 use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::offer::{RelayApart, RelayPlace};
 use shoal_wire::{NodeId, RelayPass, RelayTicket};
-use tokio::net::TcpListener;
 
-pub use self::alone::RelayAlone;
+pub use self::alone::{RelayAlone, RelayOptions};
+pub use self::budget::RelayBudget;
 use self::passes::{FOR_GUESTS, FOR_NODE, Pass, Passes, key_of};
 use crate::control::RelayStanding;
-use crate::places::Places;
+use crate::http::arrival;
 
 /// How long the passes of a connected node hold, in seconds: a day.
 const PASS_LIFETIME_S: u32 = 24 * 3600;
@@ -31,19 +33,11 @@ const PASS_LIFETIME_S: u32 = 24 * 3600;
 const GUEST_LIFETIME_S: u32 = MAILBOX_MAX_S + PASS_LIFETIME_S;
 /// How long the pass in a server's own ticket holds, in seconds: a year.
 const JOIN_LIFETIME_S: u64 = 365 * 24 * 3600;
-/// Time between two looks at how much was relayed.
-const BUDGET_INTERVAL: Duration = Duration::from_secs(5);
-/// The looks of a day, after which the budget begins anew.
-const LOOKS_OF_DAY: u32 = 24 * 3600 / 5;
-
 /// Which relay a server gives to its peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayChoice {
-    /// Its own, which relays at most so many bytes a day.
-    Own {
-        /// The budget; `None` for no bound.
-        bytes_per_day: Option<u64>,
-    },
+    /// Its own, which relays at most so much.
+    Own(RelayBudget),
     /// Another process's.
     Apart(RelayTicket),
     /// None.
@@ -69,37 +63,43 @@ enum At {
 }
 
 impl Relaying {
-    /// Starts one at `address`.
-    ///
-    /// # Errors
-    /// When the TCP port cannot be had.
-    pub(crate) async fn start(
-        identity: &Identity,
-        (address, bytes_per_day): (SocketAddr, Option<u64>),
-        tasks: &Tasks,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let passes = Arc::new(Passes::new(key_of(identity)));
-        let admission: Arc<dyn Admission> = Arc::<Passes>::clone(&passes);
-        let relay = RelayServer::new(identity, admission).map_err(std::io::Error::other)?;
-        let address = listener.local_addr()?;
-        tasks.spawn(accept(listener, relay.clone(), tasks.clone()));
-        if let Some(budget) = bytes_per_day {
-            tasks.spawn(keep_to(budget, relay.clone(), Arc::clone(&passes)));
-        }
+    /// One here, that is reached at `address` once its routes are served there.
+    pub(crate) fn own(identity: &Identity, address: SocketAddr, budget: RelayBudget) -> Self {
         let node = identity.node_id();
+        let passes = Arc::new(Passes::new(key_of(identity), node, budget));
+        let admission: Arc<dyn Admission> = Arc::<Passes>::clone(&passes);
+        let relay = RelayServer::new(admission);
         let at = At::Own {
             node,
             address,
             relay,
         };
-        Ok(Self { passes, at })
+        Self { passes, at }
+    }
+
+    /// What answers for it over HTTP; of one apart nothing.
+    pub(crate) fn routes(&self) -> Router {
+        let At::Own { relay, .. } = &self.at else {
+            return Router::new();
+        };
+        RELAY_PATHS.into_iter().fold(Router::new(), |routes, path| {
+            let relay = relay.clone();
+            let answer = move |request: Request| {
+                let arrival = arrival(&request).cloned();
+                std::future::ready(relay.answer(request, arrival))
+            };
+            routes.route(path, any(answer))
+        })
     }
 
     /// Gives passes for the relay of this ticket.
     pub(crate) fn apart(ticket: RelayTicket) -> Self {
         Self {
-            passes: Arc::new(Passes::new(*ticket.key.bytes())),
+            passes: Arc::new(Passes::new(
+                *ticket.key.bytes(),
+                ticket.relay,
+                RelayBudget::default(),
+            )),
             at: At::Apart(ticket),
         }
     }
@@ -167,6 +167,11 @@ impl Relaying {
         })
     }
 
+    /// Whether it is here.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.at, At::Own { .. })
+    }
+
     /// How it stands; of one apart only where it is.
     pub(crate) fn standing(&self) -> RelayStanding {
         match &self.at {
@@ -177,6 +182,7 @@ impl Relaying {
                     port: address.port(),
                     apart: None,
                     connected: inside.connections.len() as u64,
+                    admitted: figures.accepted,
                     refused: inside.refused,
                     received_bytes: figures.received_bytes,
                     sent_bytes: figures.sent_bytes,
@@ -197,47 +203,6 @@ impl Relaying {
         if let At::Own { relay, .. } = &self.at {
             relay.shutdown().await;
         }
-    }
-}
-
-/// Lets nobody in, and everybody go, once a day's budget is used up.
-async fn keep_to(budget_bytes: u64, relay: RelayServer, passes: Arc<Passes>) {
-    let mut looks = tokio::time::interval(BUDGET_INTERVAL);
-    loop {
-        let before = relay.figures().sent_bytes;
-        for _ in 0..LOOKS_OF_DAY {
-            looks.tick().await;
-            let used = relay.figures().sent_bytes - before;
-            if used >= budget_bytes && !passes.is_used_up() {
-                tracing::warn!(used, "the relay has passed on as much as it may in a day");
-                passes.set_used_up(true);
-                relay.shutdown().await;
-            }
-        }
-        passes.set_used_up(false);
-    }
-}
-
-async fn accept(listener: TcpListener, relay: RelayServer, tasks: Tasks) {
-    let places = Arc::new(Places::default());
-    loop {
-        let (connection, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: others end meanwhile.
-                tracing::warn!(%error, "the relay cannot take a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Some(place) = places.take(None, from.ip()) else {
-            continue;
-        };
-        let relay = relay.clone();
-        tasks.spawn(async move {
-            relay.serve(connection).await;
-            drop(place);
-        });
     }
 }
 

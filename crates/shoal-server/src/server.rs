@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use shoal_core::registry::ConnectionId;
 use shoal_link::{
     BindError, Endpoint, EndpointConfig, Identity, Protocol, RoamingConfig, ServerCertificate,
@@ -27,6 +28,8 @@ use crate::catalog::{Catalog, OpenError};
 use crate::connection::attend;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
+use crate::http::HttpPort;
+use crate::metrics::{self, MetricsAccess};
 use crate::orders::Orders;
 use crate::places::Places;
 use crate::relay::{RelayChoice, Relaying};
@@ -51,6 +54,8 @@ pub struct ServerOptions {
     pub hidden: bool,
     /// What relays between nodes that cannot reach each other.
     pub relay: RelayChoice,
+    /// Who may see its figures.
+    pub metrics: MetricsAccess,
     /// Its rate limits, until its operator changes them.
     pub limits: LimitSettings,
     /// Program and version.
@@ -108,24 +113,25 @@ impl Server {
         let endpoint = Endpoint::bind(EndpointConfig {
             bind: options.bind,
             identity: options.identity.clone(),
-            certificate: options.certificate,
+            certificate: options.certificate.clone(),
             accept: vec![Protocol::Control],
-            roaming: matches!(options.relay, RelayChoice::Own { .. })
+            roaming: matches!(options.relay, RelayChoice::Own(_))
                 .then_some(RoamingConfig { maps_ports: false }),
         })
         .await?;
+        let address = endpoint.local_addr();
+        let port = open_port(address, &options.identity, options.certificate).await;
         let relaying = match options.relay {
-            RelayChoice::Own { bytes_per_day } => {
-                start_relay((&options.identity, bytes_per_day), &endpoint, &tasks).await
-            }
+            RelayChoice::Own(budget) => port
+                .is_some()
+                .then(|| Relaying::own(&options.identity, address, budget)),
             RelayChoice::Apart(ticket) => Some(Relaying::apart(ticket)),
             RelayChoice::None => None,
         };
-        let hidden = options.hidden;
         let share = Share::start(
             ShareOptions {
                 roots: Roots::whole(folder),
-                hidden,
+                hidden: options.hidden,
             },
             index,
             &tasks,
@@ -153,6 +159,10 @@ impl Server {
             endpoint,
             started_at: Instant::now(),
         });
+        if let Some(port) = port {
+            tasks.spawn(port.serve(routes(&coordinator, options.metrics), tasks.clone()));
+            tasks.spawn(join_own_relay(Arc::clone(&coordinator)));
+        }
         tasks.spawn(throttle.follow_hours());
         tasks.spawn(feed_catalog(Arc::clone(&coordinator)));
         tasks.spawn(accept(Arc::clone(&coordinator), tasks.clone()));
@@ -219,29 +229,40 @@ impl Server {
     }
 }
 
-/// Starts the relay, and the server's own place at it; a server without one is still a server.
-async fn start_relay(
-    (identity, bytes_per_day): (&Identity, Option<u64>),
-    endpoint: &Endpoint,
-    tasks: &Tasks,
-) -> Option<Relaying> {
-    let address = endpoint.local_addr();
-    let relaying = match Relaying::start(identity, (address, bytes_per_day), tasks).await {
-        Ok(relaying) => relaying,
-        Err(error) => {
-            tracing::warn!(%address, %error, "no relay: its TCP port cannot be had");
-            return None;
-        }
+/// Opens the TCP port; a server without one is still a server.
+async fn open_port(
+    address: SocketAddr,
+    identity: &Identity,
+    certificate: Option<ServerCertificate>,
+) -> Option<HttpPort> {
+    let opened = HttpPort::open(address, identity, certificate).await;
+    opened
+        .inspect_err(|error| {
+            tracing::warn!(%address, %error, "no relay and no figures: the TCP port cannot be had");
+        })
+        .ok()
+}
+
+/// What is answered over HTTP.
+fn routes(coordinator: &Arc<Coordinator>, access: MetricsAccess) -> Router {
+    let read = Arc::clone(coordinator);
+    let figures = metrics::routes(access, move || {
+        let coordinator = Arc::clone(&read);
+        async move { coordinator.figures().await }
+    });
+    let relaying = coordinator.relaying.as_ref().map(Relaying::routes);
+    relaying.unwrap_or_default().merge(figures)
+}
+
+/// Takes the server's own place at its relay.
+async fn join_own_relay(coordinator: Arc<Coordinator>) {
+    let relaying = coordinator.relaying.as_ref();
+    let Some(own) = relaying.and_then(Relaying::for_itself) else {
+        return;
     };
-    if let Some(own) = relaying.for_itself() {
-        let endpoint = endpoint.clone();
-        tasks.spawn(async move {
-            if let Err(error) = endpoint.join_relay(&own).await {
-                tracing::warn!(%error, "the server cannot be reached through its relay");
-            }
-        });
+    if let Err(error) = coordinator.endpoint.join_relay(&own).await {
+        tracing::warn!(%error, "the server cannot be reached through its relay");
     }
-    Some(relaying)
 }
 
 /// Keeps the server's own files in the catalog, under the name by which people ask for them.

@@ -11,12 +11,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
-use shoal_server::relay::RelayChoice;
+use shoal_server::metrics::MetricsAccess;
+use shoal_server::relay::{RelayBudget, RelayChoice};
 use shoal_wire::{JoinTicket, NodeId, NodeName, RelayTicket};
 
 pub(crate) use self::people::{
     DhtArguments, DoctorArguments, ReceiveArguments, RelayOnlyArguments, SendArguments,
 };
+use crate::exit::Failure;
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
 
@@ -283,14 +285,16 @@ pub(crate) struct ServerArguments {
     #[command(flatten)]
     pub(crate) relay: RelayArguments,
     #[command(flatten)]
+    pub(crate) metrics: MetricsArguments,
+    #[command(flatten)]
     pub(crate) limits: LimitArguments,
 }
 
 /// What relays between peers that cannot reach each other.
 #[derive(Debug, Args)]
 pub(crate) struct RelayArguments {
-    /// Does not relay between peers that cannot reach each other: TCP on the same port stays shut.
-    #[arg(long)]
+    /// Does not relay between peers that cannot reach each other.
+    #[arg(long, conflicts_with_all = ["relay_budget", "relay_peer_budget"])]
     pub(crate) no_relay: bool,
     /// Has the relay of this ticket do that, which 'shoal relay' has printed.
     #[arg(
@@ -298,22 +302,69 @@ pub(crate) struct RelayArguments {
         value_name = "TICKET",
         env = "SHOAL_RELAY",
         hide_env_values = true,
-        conflicts_with = "no_relay"
+        conflicts_with_all = ["no_relay", "relay_budget", "relay_peer_budget"]
     )]
     pub(crate) relay: Option<RelayTicket>,
-    /// The most that is relayed in a day: 500M, 20G.
-    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes, conflicts_with_all = ["no_relay", "relay"])]
-    pub(crate) relay_budget: Option<u64>,
+    #[command(flatten)]
+    pub(crate) budget: RelayBudgetArguments,
 }
+
+/// How much is relayed.
+#[derive(Debug, Args)]
+pub(crate) struct RelayBudgetArguments {
+    /// The most that is relayed in a day (UTC): 500M, 20G.
+    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes)]
+    pub(crate) relay_budget: Option<u64>,
+    /// The most of it for one peer and those to whom it gave a ticket.
+    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes)]
+    pub(crate) relay_peer_budget: Option<u64>,
+}
+
+impl RelayBudgetArguments {
+    pub(crate) fn budget(&self) -> RelayBudget {
+        RelayBudget {
+            bytes_per_day: self.relay_budget,
+            node_bytes_per_day: self.relay_peer_budget,
+        }
+    }
+}
+
+/// Who may see the figures under `/metrics`.
+#[derive(Debug, Args)]
+pub(crate) struct MetricsArguments {
+    /// Tells the figures under https://ADDR:PORT/metrics to whoever sends the token in this file as
+    /// 'Authorization: Bearer', from anywhere; without it, to this machine only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics_token_file: Option<PathBuf>,
+}
+
+impl MetricsArguments {
+    pub(crate) fn access(&self) -> Result<MetricsAccess, Failure> {
+        let Some(file) = &self.metrics_token_file else {
+            return Ok(MetricsAccess::default());
+        };
+        let name = file.display();
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::local(format!("cannot read {name}: {error}")))?;
+        match text.trim() {
+            token if token.len() < TOKEN_MIN => Err(Failure::local(format!(
+                "the token in {name} is shorter than {TOKEN_MIN} characters; make one with \
+                 'openssl rand -hex 32 > {name}'"
+            ))),
+            token => Ok(MetricsAccess::with_token(token)),
+        }
+    }
+}
+
+/// The shortest token that is taken, in bytes.
+const TOKEN_MIN: usize = 16;
 
 impl RelayArguments {
     pub(crate) fn choice(&self) -> RelayChoice {
         match &self.relay {
             Some(ticket) => RelayChoice::Apart(ticket.clone()),
             None if self.no_relay => RelayChoice::None,
-            None => RelayChoice::Own {
-                bytes_per_day: self.relay_budget,
-            },
+            None => RelayChoice::Own(self.budget.budget()),
         }
     }
 }

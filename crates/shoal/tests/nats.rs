@@ -199,7 +199,32 @@ fn a_relay_passes_on_no_more_than_it_may_in_a_day() {
         let status = scene.world.ctl_json(&["status"]).expect(0);
         status.event("status")["relay"]["refused"].as_u64() > Some(0)
     });
-    assert!(relay["sent_bytes"].as_u64() >= Some(1_000_000), "{relay}");
+    let passed = relay["sent_bytes"].as_u64().unwrap();
+    assert!((500_000..=1_000_000).contains(&passed), "{relay}");
+}
+
+#[test]
+fn a_peer_that_relayed_what_it_may_stops_and_the_others_go_on() {
+    let of_server = ["--relay-peer-budget", "4M"];
+    let pair = (Kind::Symmetric, Kind::Symmetric);
+    let Some(scene) = Scene::with_server(pair, LONG_BYTES, &of_server) else {
+        return;
+    };
+    let mut anna = scene.send();
+    let offer = anna.event("offer");
+    let _bob = scene.receive(&text(&offer, "code"));
+    let standing = || {
+        let status = scene.world.ctl_json(&["status"]).expect(0);
+        status.event("status")["relay"].clone()
+    };
+    eventually("anna is not let in", || {
+        standing()["refused"].as_u64() > Some(0)
+    });
+    let relay = standing();
+    assert_eq!(relay["is_used_up"], false, "{relay}");
+    // What anna and bob have sent, each with its own budget, and the server's few words.
+    let passed = relay["sent_bytes"].as_u64().unwrap();
+    assert!((2_000_000..=9_000_000).contains(&passed), "{relay}");
 }
 
 #[test]

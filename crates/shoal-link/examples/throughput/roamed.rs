@@ -1,14 +1,16 @@
 //! One transfer over the roaming lane: through a relay in this process, until a straight path is
 //! found. Where no UDP gets through, that is never.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::service::service_fn;
 use shoal_link::{
-    Admission, Dial, Endpoint, EndpointConfig, Identity, Protocol, Relay, RelayServer,
-    RoamingConfig, Trust,
+    Admission, Dial, Endpoint, EndpointConfig, Https, Identity, Meter, Protocol, Relay,
+    RelayServer, RoamingConfig, Trust, Visitor,
 };
-use shoal_wire::{NodeId, RelayPass};
+use shoal_wire::RelayPass;
 use tokio::net::TcpListener;
 
 use crate::linked;
@@ -16,22 +18,33 @@ use crate::linked;
 struct Everybody;
 
 impl Admission for Everybody {
-    fn admits(&self, _node: NodeId, _pass: Option<&str>, _connection: u64) -> bool {
-        true
+    fn admits(&self, _visitor: Visitor<'_>) -> Option<Arc<dyn Meter>> {
+        Some(Arc::new(Everything))
     }
 
     fn left(&self, _connection: u64) {}
 }
 
+struct Everything;
+
+impl Meter for Everything {
+    fn take(&self, _bytes: u64) -> bool {
+        true
+    }
+}
+
 async fn relay() -> Relay {
     let identity = Identity::generate();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let relay = RelayServer::new(&identity, Arc::new(Everybody)).unwrap();
+    let relay = RelayServer::new(Arc::new(Everybody));
+    let https = Https::new(&identity, None).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
-            let relay = relay.clone();
-            tokio::spawn(async move { relay.serve(connection).await });
+            let (relay, https) = (relay.clone(), https.clone());
+            let answer =
+                move |request| std::future::ready(Ok::<_, Infallible>(relay.answer(request, ())));
+            tokio::spawn(async move { https.serve(connection, service_fn(answer)).await });
         }
     });
     Relay {

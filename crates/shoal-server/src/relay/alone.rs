@@ -1,16 +1,30 @@
 //! A relay as a process of its own: it knows its key and nothing of peers, files or servers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_link::{BindError, Endpoint, EndpointConfig, Identity, Protocol};
 use shoal_node::tasks::Tasks;
 use shoal_wire::{Refusal, RelayKey, RelayTicket};
 
-use super::Relaying;
 use super::passes::key_of;
+use super::{RelayBudget, Relaying};
 use crate::addresses::own_addresses;
 use crate::control::RelayStanding;
+use crate::http::HttpPort;
+use crate::metrics::{self, Figures, MetricsAccess};
+
+/// What it is started with.
+#[derive(Debug)]
+pub struct RelayOptions {
+    /// Where to listen; port 0 takes any.
+    pub bind: SocketAddr,
+    /// The most that it relays.
+    pub budget: RelayBudget,
+    /// Who may see its figures.
+    pub metrics: MetricsAccess,
+}
 
 /// Why it cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +45,7 @@ pub enum RelayStartError {
 /// A running relay without a server.
 pub struct RelayAlone {
     endpoint: Endpoint,
-    relaying: Relaying,
+    relaying: Arc<Relaying>,
     key: [u8; 32],
     tasks: Tasks,
 }
@@ -43,11 +57,11 @@ impl RelayAlone {
     /// See [`RelayStartError`].
     pub async fn start(
         identity: &Identity,
-        (bind, bytes_per_day): (SocketAddr, Option<u64>),
+        options: RelayOptions,
         tasks: Tasks,
     ) -> Result<Self, RelayStartError> {
         let endpoint = Endpoint::bind(EndpointConfig {
-            bind,
+            bind: options.bind,
             identity: identity.clone(),
             certificate: None,
             accept: vec![Protocol::Control],
@@ -55,11 +69,17 @@ impl RelayAlone {
         })
         .await?;
         let address = endpoint.local_addr();
-        let started = Relaying::start(identity, (address, bytes_per_day), &tasks).await;
-        let relaying = started.map_err(|source| RelayStartError::Listen {
+        let opened = HttpPort::open(address, identity, None).await;
+        let port = opened.map_err(|source| RelayStartError::Listen {
             port: address.port(),
             source,
         })?;
+        let relaying = Arc::new(Relaying::own(identity, address, options.budget));
+        let read = Arc::clone(&relaying);
+        let figures = metrics::routes(options.metrics, move || {
+            std::future::ready(Some(Figures::new().relay(&read.standing())))
+        });
+        tasks.spawn(port.serve(relaying.routes().merge(figures), tasks.clone()));
         let dialled = endpoint.clone();
         tasks.spawn(async move {
             // Whoever takes it for a server hears that it is none.

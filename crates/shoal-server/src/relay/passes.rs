@@ -4,13 +4,13 @@
 //! of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::BASE32_NOPAD;
-use shoal_link::{Admission, Identity};
+use shoal_link::{Admission, Identity, Meter, Visitor};
 use shoal_wire::{NodeId, RelayPass};
+
+use super::budget::{Account, Clock, RelayBudget, Spending};
 
 /// Nodes at once.
 const NODES_MAX: usize = 4096;
@@ -55,9 +55,10 @@ pub(crate) fn key_of(identity: &Identity) -> [u8; 32] {
 #[derive(Debug)]
 pub(crate) struct Passes {
     key: [u8; 32],
+    /// Whose relay it is.
+    owner: NodeId,
     clock: Clock,
-    /// Whether as much was relayed as may be for now.
-    is_used_up: AtomicBool,
+    spending: Arc<Spending>,
     inside: Mutex<Inside>,
 }
 
@@ -69,11 +70,13 @@ pub(crate) struct Inside {
 }
 
 impl Passes {
-    pub(crate) fn new(key: [u8; 32]) -> Self {
+    pub(crate) fn new(key: [u8; 32], owner: NodeId, budget: RelayBudget) -> Self {
+        let clock = Clock::new();
         Self {
             key,
-            clock: Clock::new(),
-            is_used_up: AtomicBool::new(false),
+            owner,
+            clock,
+            spending: Arc::new(Spending::new(budget, clock)),
             inside: Mutex::default(),
         }
     }
@@ -91,11 +94,21 @@ impl Passes {
 
     /// Whether nobody is let in for now, because enough was relayed.
     pub(crate) fn is_used_up(&self) -> bool {
-        self.is_used_up.load(Ordering::Relaxed)
+        self.spending.is_used_up()
     }
 
-    pub(crate) fn set_used_up(&self, is_used_up: bool) {
-        self.is_used_up.store(is_used_up, Ordering::Relaxed);
+    /// Who answers for what a node sends that came in with this pass: the node that gave it away,
+    /// so that new identities are no new budget. What the relay's owner gives away is for everybody
+    /// who joins, so there each answers for itself; the owner answers to nobody.
+    fn account(&self, node: NodeId, pass: &Pass) -> Account {
+        let answers = match pass.node == self.owner {
+            true => node,
+            false => pass.node,
+        };
+        Account {
+            spending: Arc::clone(&self.spending),
+            node: (answers != self.owner).then_some(answers),
+        }
     }
 
     fn tag(&self, bytes: &[u8]) -> [u8; TAG_BYTES] {
@@ -143,14 +156,19 @@ impl Passes {
 }
 
 impl Admission for Passes {
-    fn admits(&self, node: NodeId, pass: Option<&str>, connection: u64) -> bool {
+    fn admits(&self, visitor: Visitor<'_>) -> Option<Arc<dyn Meter>> {
+        let Visitor {
+            node,
+            pass,
+            connection,
+        } = visitor;
         let pass = self.check(node, pass, self.now_s());
-        let pass = pass.filter(|_| !self.is_used_up());
+        let admitted = pass.map(|pass| (pass, self.account(node, &pass)));
         let mut inside = self.inside();
         let of = |of: &dyn Fn(&(NodeId, NodeId)) -> bool| {
             inside.connections.values().filter(|one| of(one)).count()
         };
-        let admitted = pass.filter(|pass| {
+        let admitted = admitted.filter(|(pass, account)| {
             let has_room = match pass.kind {
                 FOR_GUESTS => of(&|(_, issuer)| *issuer == pass.node) < OF_ISSUER_MAX,
                 _ => true,
@@ -158,44 +176,20 @@ impl Admission for Passes {
             has_room
                 && of(&|(inside, _)| *inside == node) < OF_NODE_MAX
                 && inside.connections.len() < NODES_MAX
+                && self.spending.has_room(account.node.as_ref())
         });
-        match admitted {
-            Some(pass) => {
-                inside.connections.insert(connection, (node, pass.node));
-                true
-            }
-            None => {
-                inside.refused += 1;
-                tracing::debug!(node = %node.short(), "not admitted to the relay");
-                false
-            }
-        }
+        let Some((pass, account)) = admitted else {
+            inside.refused += 1;
+            tracing::debug!(node = %node.short(), "not admitted to the relay");
+            return None;
+        };
+        inside.connections.insert(connection, (node, pass.node));
+        let account: Arc<dyn Meter> = Arc::new(account);
+        Some(account)
     }
 
     fn left(&self, connection: u64) {
         self.inside().connections.remove(&connection);
-    }
-}
-
-/// The time by which passes end: the system's at the start, and then the time that has gone by, so
-/// that a clock that is set ends none.
-#[derive(Debug)]
-struct Clock {
-    started: Instant,
-    started_at_s: u64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            started: Instant::now(),
-            started_at_s: since_epoch.map_or(0, |time| time.as_secs()),
-        }
-    }
-
-    fn now_s(&self) -> u64 {
-        self.started_at_s + self.started.elapsed().as_secs()
     }
 }
 
@@ -205,6 +199,10 @@ mod tests {
 
     fn node(byte: u8) -> NodeId {
         NodeId::new([byte; 32])
+    }
+
+    fn made_by(identity: &Identity) -> Passes {
+        Passes::new(key_of(identity), identity.node_id(), RelayBudget::default())
     }
 
     fn pass(kind: u8) -> Pass {
@@ -217,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_pass_admits_whom_it_was_made_for_until_it_is_over() {
-        let passes = Passes::new(key_of(&Identity::generate()));
+        let passes = made_by(&Identity::generate());
         let own = passes.make(pass(FOR_NODE)).unwrap();
         let given = passes.make(pass(FOR_GUESTS)).unwrap();
         let admits = |text: &RelayPass, who, now_s| {
@@ -233,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_was_changed_or_made_elsewhere_admits_nobody() {
-        let passes = Passes::new(key_of(&Identity::generate()));
+        let passes = made_by(&Identity::generate());
         let text = passes.make(pass(FOR_GUESTS)).unwrap().as_str().to_owned();
         for at in 0..text.len() {
             let mut changed = text.clone().into_bytes();
@@ -247,7 +245,7 @@ mod tests {
                 "{at}"
             );
         }
-        let others = Passes::new(key_of(&Identity::generate()));
+        let others = made_by(&Identity::generate());
         assert!(others.check(node(1), Some(&text), 0).is_none());
         let strange = passes.make(pass(3)).unwrap();
         assert!(passes.check(node(1), Some(strange.as_str()), 0).is_none());
@@ -256,7 +254,7 @@ mod tests {
     #[test]
     fn one_pass_does_not_take_every_place() {
         let identity = Identity::generate();
-        let passes = Passes::new(key_of(&identity));
+        let passes = made_by(&identity);
         let later = Pass {
             expires_at_s: u64::MAX,
             ..pass(FOR_GUESTS)
@@ -265,17 +263,50 @@ mod tests {
         let admit = |number: u64| {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&number.to_le_bytes());
-            passes.admits(NodeId::new(bytes), Some(text.as_str()), number)
+            passes.admits(Visitor {
+                node: NodeId::new(bytes),
+                pass: Some(text.as_str()),
+                connection: number,
+            })
         };
-        let inside = (0..2_000).filter(|number| admit(*number)).count();
-        assert_eq!(inside, OF_ISSUER_MAX);
+        let inside = (0..2_000).filter(|number| admit(*number).is_some());
+        assert_eq!(inside.count(), OF_ISSUER_MAX);
         passes.left(0);
-        assert!(admit(3_000) && !admit(3_001));
-        passes.left(1);
-        passes.set_used_up(true);
-        assert!(!admit(3_002));
-        passes.set_used_up(false);
-        assert!(admit(3_002));
-        assert_eq!(passes.inside().refused, 2_002 - OF_ISSUER_MAX as u64);
+        assert!(admit(3_000).is_some() && admit(3_001).is_none());
+        assert_eq!(passes.inside().refused, 2_001 - OF_ISSUER_MAX as u64);
+    }
+
+    #[test]
+    fn guests_spend_what_the_one_who_invited_them_may() {
+        let identity = Identity::generate();
+        let budget = RelayBudget {
+            bytes_per_day: None,
+            node_bytes_per_day: Some(100),
+        };
+        let passes = Passes::new(key_of(&identity), identity.node_id(), budget);
+        let admit = |issuer: NodeId, kind, who: u8| {
+            let pass = Pass {
+                kind,
+                node: issuer,
+                expires_at_s: u64::MAX,
+            };
+            let text = passes.make(pass).unwrap();
+            passes.admits(Visitor {
+                node: node(who),
+                pass: Some(text.as_str()),
+                connection: who.into(),
+            })
+        };
+        let host = admit(node(1), FOR_NODE, 1).unwrap();
+        let guest = admit(node(1), FOR_GUESTS, 2).unwrap();
+        assert!(host.take(60) && guest.take(40) && !guest.take(1) && !host.take(1));
+        assert!(admit(node(1), FOR_GUESTS, 3).is_none());
+        assert!(admit(node(4), FOR_NODE, 4).unwrap().take(100));
+        // What the relay's own server gives away is for everybody, so each has its own there.
+        let (one, other) = (
+            admit(identity.node_id(), FOR_GUESTS, 5),
+            admit(identity.node_id(), FOR_GUESTS, 6),
+        );
+        assert!(one.unwrap().take(100) && other.unwrap().take(100));
     }
 }

@@ -17,7 +17,8 @@ use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::LimitSettings;
 use shoal_server::control::{ControlEvent, ControlRequest, client};
-use shoal_server::relay::RelayChoice;
+use shoal_server::metrics::MetricsAccess;
+use shoal_server::relay::{RelayBudget, RelayChoice};
 use shoal_server::{Limits, Server, ServerOptions};
 use shoal_wire::message::{Addresses, Bounded, FileAnnounce, PresenceAnnounce, PresenceResponse};
 use shoal_wire::{Communication, FileEntry, FileSize, Hash, NodeId, Refusal, SafePath, ShortText};
@@ -51,9 +52,8 @@ impl Bench {
             state,
             name: "the-server".parse().unwrap(),
             hidden: false,
-            relay: RelayChoice::Own {
-                bytes_per_day: None,
-            },
+            metrics: MetricsAccess::default(),
+            relay: RelayChoice::Own(RelayBudget::default()),
             limits: LimitSettings::default(),
             agent: ShortText::new("shoal test"),
         };

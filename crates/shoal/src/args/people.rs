@@ -139,9 +139,10 @@ pub(crate) struct RelayOnlyArguments {
     /// Address to listen on: TCP to relay, UDP to tell nodes where they are seen.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) addr: SocketAddr,
-    /// The most that is relayed in a day: 500M, 20G.
-    #[arg(long, value_name = "SIZE", value_parser = crate::range::bytes)]
-    pub(crate) relay_budget: Option<u64>,
+    #[command(flatten)]
+    pub(crate) budget: super::RelayBudgetArguments,
+    #[command(flatten)]
+    pub(crate) metrics: super::MetricsArguments,
     /// Where its identity is kept.
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

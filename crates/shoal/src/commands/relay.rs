@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
-use shoal_server::relay::RelayAlone;
+use shoal_server::relay::{RelayAlone, RelayOptions};
 
 use crate::args::RelayOnlyArguments;
 use crate::exit::Failure;
@@ -20,8 +20,12 @@ pub(super) async fn run(arguments: RelayOnlyArguments, output: &Output) -> Resul
     let mut interrupt = Interrupt::listen()?;
     let state = StateDir::open(arguments.state_dir.as_deref(), "relay")?;
     let _lock = state.lock()?;
-    let at = (arguments.addr, arguments.relay_budget);
-    let started = RelayAlone::start(&state.identity()?, at, Tasks::new()).await;
+    let options = RelayOptions {
+        bind: arguments.addr,
+        budget: arguments.budget.budget(),
+        metrics: arguments.metrics.access()?,
+    };
+    let started = RelayAlone::start(&state.identity()?, options, Tasks::new()).await;
     let relay = started.map_err(|error| Failure::local(error.to_string()))?;
     let (address, ticket) = (relay.local_addr(), relay.ticket().to_string());
     let fields = json!({

@@ -44,6 +44,7 @@ pub(super) async fn run(arguments: ServerArguments, output: &Output) -> Result<(
         name,
         hidden: arguments.hidden,
         relay: arguments.relay.choice(),
+        metrics: arguments.metrics.access()?,
         limits: arguments.limits.over(&settings.limits)?,
         agent: agent(),
     };

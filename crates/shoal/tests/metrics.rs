@@ -1,0 +1,89 @@
+//! What a server answers over HTTPS, by its own certificate.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support::{World, argument};
+
+/// Asks for one path as a browser does that trusts this certificate alone.
+fn get(world: &World, address: &str, path: &str, more: &str) -> String {
+    let certificate = CertificateDer::from_pem_file(world.path("server.crt")).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let settings = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = ClientConnection::new(Arc::new(settings), name).unwrap();
+    let mut stream = StreamOwned::new(client, TcpStream::connect(address).unwrap());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A server may end the connection without TLS's goodbye once all is said.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+fn figure(answer: &str, name: &str) -> u64 {
+    let line = answer.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.unwrap_or_else(|| panic!("{name} is missing: {answer}"));
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn a_server_tells_its_figures_by_its_own_certificate() {
+    let world = World::new();
+    world.run(&["certs"]).expect(0);
+    let shown = ["--cert", "server.crt", "--key", "server.key"];
+    let server = world.server_with("127.0.0.1:0", &shown);
+    let _anna = world.peer("anna", &server);
+    let answer = get(&world, &server.address, "/metrics", "");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("application/openmetrics-text"), "{answer}");
+    assert_eq!(figure(&answer, "shoal_peers "), 1);
+    assert_eq!(figure(&answer, "shoal_relay_refusals_total "), 0);
+    assert!(answer.trim_end().ends_with("# EOF"), "{answer}");
+    assert!(get(&world, &server.address, "/ping", "").starts_with("HTTP/1.1 200 OK"));
+    assert!(get(&world, &server.address, "/", "").starts_with("HTTP/1.1 404"));
+    let answer = get(&world, &server.address, "/relay", "");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[test]
+fn without_a_relay_the_figures_are_told_to_who_has_the_token() {
+    let world = World::new();
+    world.run(&["certs"]).expect(0);
+    let token = world.path("token");
+    std::fs::write(&token, "0123456789abcdef\n").unwrap();
+    let options = ["--cert", "server.crt", "--key", "server.key", "--no-relay"];
+    let with_token = [&options[..], &["--metrics-token-file", argument(&token)]].concat();
+    let server = world.server_with("127.0.0.1:0", &with_token);
+    let answer = get(&world, &server.address, "/metrics", "");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let shown = "Authorization: Bearer 0123456789abcdef\r\n";
+    let answer = get(&world, &server.address, "/metrics", shown);
+    assert_eq!(figure(&answer, "shoal_peers "), 0);
+    assert!(!answer.contains("shoal_relay"), "{answer}");
+    assert!(get(&world, &server.address, "/relay", "").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn a_token_that_could_be_guessed_is_not_taken() {
+    let world = World::new();
+    let token = world.path("token");
+    std::fs::write(&token, "short\n").unwrap();
+    let arguments = ["server", "--metrics-token-file", argument(&token)];
+    let ended = world.run(&arguments).expect(11);
+    assert!(ended.stderr.contains("openssl rand -hex 32"), "{ended:?}");
+}
