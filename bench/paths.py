@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """`shoal send` and `shoal receive` by code, over each kind of path, alternating.
 
-Usage: bench/paths.py [MB] [ROUNDS] [--delay-ms MS] [--rate-mbit MBIT] [--shoal PATH]
+Usage: bench/paths.py [MB] [ROUNDS] [--delay-ms MS] [--rate-mbit MBIT] [--loss PERCENT] [--paths direct,punched,relayed] [--shoal PATH]
 
 Makes two network namespaces (as root; with --delay-ms over the emulated link of lab/) with a server
 beside the sender. `direct` is what it is; for `punched` the sender's own port is closed to the
 receiver, so that the roaming lane finds another way; for `relayed` all UDP is closed. Prints per path
-the median of: seconds from the start of `receive` to the first verified byte, to its end, MB/s, and
-CPU seconds per GB of sender, receiver and server together.
+the median of: seconds from the start of `receive` to the first verified byte, to its end, MB/s of
+the whole and of what came after the first byte, and CPU seconds per GB of sender, receiver and server
+together; at the end the most memory that the server had.
 """
 
 import argparse
@@ -49,7 +50,7 @@ class Network:
                 run("ip", "-n", name, "route", "add", "default", "dev", "net0")
         else:
             words = [settings.lab, "--name", self.name, "--delay-ms", str(settings.delay_ms)]
-            words += ["--rate-mbit", str(settings.rate_mbit)]
+            words += ["--rate-mbit", str(settings.rate_mbit), "--loss", str(settings.loss)]
             self.link = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
             while not self.link.stdout.readline().startswith("ready"):
                 pass
@@ -107,11 +108,11 @@ class Scene:
         server_before = cpu_seconds(self.server.pid)
         started = time.monotonic()
         receiver = self.start(self.network.receiver, "receive", "-y", code, "-o", target, "--join", self.join, "--state-dir", self.folder / "bob")
-        first, kind = None, None
+        first, kind, begun_with = None, None, 0
         for line in receiver.stdout:
             event = json.loads(line)
             if event.get("verified_bytes", 0) > 0 and first is None:
-                first = time.monotonic() - started
+                first, begun_with = time.monotonic() - started, event["verified_bytes"] / 1e6
             for one in event.get("paths") or []:
                 kind = one["kind"]
         # Waited for by hand, for its resources.
@@ -124,7 +125,8 @@ class Scene:
         shutil.rmtree(target)
         cpu = cpu_seconds(self.server.pid) - server_before
         cpu += sum(used.ru_utime + used.ru_stime for used in [used_receiver, used_sender])
-        return {"first": first, "took": took, "kind": kind, "rate": self.settings.mb / took, "cpu": cpu / self.settings.mb * 1000}
+        begun = (self.settings.mb - begun_with) / (took - first)
+        return {"first": first, "took": took, "kind": kind, "rate": self.settings.mb / took, "begun": begun, "cpu": cpu / self.settings.mb * 1000}
 
 
 def main():
@@ -133,6 +135,8 @@ def main():
     parser.add_argument("rounds", nargs="?", type=int, default=5)
     parser.add_argument("--delay-ms", type=float)
     parser.add_argument("--rate-mbit", type=float, default=200)
+    parser.add_argument("--loss", type=float, default=0)
+    parser.add_argument("--paths", type=lambda text: text.split(","), default=PATHS)
     parser.add_argument("--shoal", default="target/release/shoal")
     parser.add_argument("--lab", default="target/release/shoal-wan")
     settings = parser.parse_args()
@@ -141,22 +145,25 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(settings, network, Path(folder))
         try:
-            found = {path: [] for path in PATHS}
+            paths = settings.paths
+            found = {path: [] for path in paths}
             for number in range(settings.rounds):
-                for at in range(len(PATHS)):
-                    path = PATHS[(at + number) % len(PATHS)]
+                for at in range(len(paths)):
+                    path = paths[(at + number) % len(paths)]
                     one = scene.move(path)
                     found[path].append(one)
                     print(path, {key: round(value, 3) if isinstance(value, float) else value for key, value in one.items()}, file=sys.stderr)
         finally:
+            most = Path(f"/proc/{scene.server.pid}/status").read_text().split("VmHWM:")[1].split()[0]
             scene.server.terminate()
             scene.server.wait()
             network.close()
-    print("| path | at the end | first byte s | whole s | MB/s | CPU s/GB |\n|---|---|---|---|---|---|")
+    print("| path | at the end | first byte s | whole s | MB/s | MB/s once begun | CPU s/GB |\n|---|---|---|---|---|---|---|")
     for path, runs in found.items():
         median = lambda key: statistics.median(one[key] for one in runs)
         kinds = ", ".join(sorted({str(one["kind"]) for one in runs}))
-        print(f"| {path} | {kinds} | {median('first'):.2f} | {median('took'):.2f} | {median('rate'):.0f} | {median('cpu'):.2f} |")
+        print(f"| {path} | {kinds} | {median('first'):.2f} | {median('took'):.2f} | {median('rate'):.1f} | {median('begun'):.1f} | {median('cpu'):.2f} |")
+    print(f"server: at most {int(most) / 1000:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ const DIRECT_HEAD_START: Duration = Duration::from_millis(300);
 
 /// The same towards a server, which has an address that leads to it wherever UDP gets through: its
 /// restart must not move all its peers to the relay. A first datagram that is lost is sent again
-/// after a second (RFC 9002 section 6.2.2).
-const SERVER_HEAD_START: Duration = Duration::from_millis(1500);
+/// after a second (RFC 9002 section 6.2.2), and its answer takes a round trip.
+const SERVER_HEAD_START: Duration = Duration::from_millis(1200);
 
 /// Whom to reach, and how.
 #[derive(Debug, Clone)]
@@ -227,8 +227,11 @@ impl Endpoint {
             (_, Protocol::Control) => SERVER_HEAD_START,
             (_, Protocol::Transfer) => DIRECT_HEAD_START,
         };
+        let ready_after = head_start.min(DIRECT_HEAD_START);
         Some(Box::pin(async move {
-            tokio::time::sleep(head_start).await;
+            tokio::time::sleep(ready_after).await;
+            roaming.prepare(&relays).await;
+            tokio::time::sleep(head_start - ready_after).await;
             let connection = roaming.dial(node, &relays, protocol).await?;
             let first = relays
                 .iter()

@@ -112,6 +112,15 @@ impl Roaming {
         Ok(url)
     }
 
+    /// Knows these relays, so that a dial that may follow finds them connected.
+    pub(crate) async fn prepare(&self, relays: &[Relay]) {
+        for relay in relays {
+            if let Err(reason) = self.join(relay).await {
+                tracing::debug!(%reason, "a relay cannot be used");
+            }
+        }
+    }
+
     async fn start(&self) -> Result<iroh::Endpoint, String> {
         let relays = self.relays.clone();
         let verified = CaTlsConfig::custom_server_cert_verifier(Arc::new(move |_| {

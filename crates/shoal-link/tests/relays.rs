@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod anyone;
 mod pair;
 
 use std::collections::BTreeSet;
@@ -11,7 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use hyper::service::service_fn;
+use iroh::SecretKey;
+use iroh::dns::DnsResolver;
+use iroh_relay::client::{Client, ClientBuilder};
+use iroh_relay::protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg};
 use pair::{PATIENCE, stream_on};
 use shoal_link::{
     Admission, Dial, DialError, Endpoint, EndpointConfig, Https, Identity, Meter, PathKind,
@@ -331,5 +337,51 @@ async fn a_relay_that_said_nothing_at_first_is_reached_once_it_speaks() {
     tokio::time::timeout(4 * PATIENCE, endpoint.is_homed())
         .await
         .unwrap();
+    drop(held);
+}
+
+/// A client of the relay that reads only when it is asked to.
+async fn client(relay: &Running, identity: &Identity) -> Client {
+    let url: iroh::RelayUrl = format!("https://{}/", relay.address).parse().unwrap();
+    let key = SecretKey::from_bytes(&identity.secret_bytes());
+    let building = ClientBuilder::new(url, key, DnsResolver::new());
+    let building = building
+        .tls_client_config(anyone::trusted())
+        .auth_token(PASS);
+    building.connect().await.unwrap()
+}
+
+fn to(node: &Identity, contents: Vec<u8>) -> ClientToRelayMsg {
+    ClientToRelayMsg::Datagrams {
+        dst_endpoint_id: iroh::EndpointId::from_bytes(node.node_id().as_bytes()).unwrap(),
+        datagrams: Datagrams::from(contents),
+    }
+}
+
+#[tokio::test]
+async fn who_reads_nothing_loses_its_place_and_holds_nobody_up() {
+    let relay = Running::start().await;
+    let [deaf, noisy, awake] = [(); 3].map(|()| Identity::generate());
+    let held = client(&relay, &deaf).await;
+    let mut sending = client(&relay, &noisy).await;
+    let mut reading = client(&relay, &awake).await;
+    assert_eq!(relay.admission.inside.lock().unwrap().len(), 3);
+    let mut sent = 0_u64;
+    let flooding = async {
+        while relay.admission.inside.lock().unwrap().len() == 3 {
+            sending.send(to(&deaf, vec![7; 32_000])).await.unwrap();
+            sent += 1;
+            // Meanwhile somebody else is served.
+            if sent.is_multiple_of(64) {
+                sending.send(to(&awake, vec![8; 100])).await.unwrap();
+                let passed_on = |message| matches!(message, RelayToClientMsg::Datagrams { .. });
+                while !passed_on(reading.next().await.unwrap().unwrap()) {}
+            }
+        }
+    };
+    tokio::time::timeout(2 * PATIENCE, flooding).await.unwrap();
+    let figures = relay.server.figures();
+    assert!(figures.dropped > 0, "{figures:?}");
+    assert!(sent > 64, "{sent}");
     drop(held);
 }

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -41,8 +41,10 @@ const LOOK_UP_LIMIT: Duration = Duration::from_secs(10);
 const AGE_MAX_S: u64 = 2 * 3600;
 /// How far a record may be ahead of this machine's clock, in seconds.
 const AHEAD_MAX_S: u64 = 300;
-/// Time between two times that whereabouts are published.
+/// Time between two times that the same is said again.
 const REPUBLISH: Duration = Duration::from_secs(1800);
+/// Time between two looks at whether there is something new to say.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Wait after a failure to publish.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -93,16 +95,33 @@ impl Dht {
         put.map(drop).map_err(|error| not_taken(&error))
     }
 
-    /// Says so now and again, for as long as it is polled; `addresses` is asked each time, because
-    /// machines move.
+    /// Says so for as long as it is polled: now and again, and when the addresses are others,
+    /// because machines move.
     pub async fn keep_published(self, identity: Identity, addresses: impl Fn() -> Addresses) {
+        let mut said = Said::default();
         loop {
-            let pause = match self.publish(&identity, addresses()).await {
-                Ok(()) => REPUBLISH,
-                Err(error) => {
-                    tracing::warn!(%error, "nobody can find this node by the DHT");
-                    RETRY
+            let pause = match said.is_due(addresses()) {
+                Some(addresses) => {
+                    let outcome = self.publish(&identity, addresses.clone()).await;
+                    said.tried(addresses, outcome)
                 }
+                None => LOOK_INTERVAL,
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Says what the node of `identity` provides for as long as it is polled: now and again, and
+    /// when `content` is another.
+    pub async fn keep_provided(self, identity: Identity, content: impl Fn() -> Option<Hash>) {
+        let mut said = Said::default();
+        loop {
+            let pause = match content().and_then(|hash| said.is_due(hash)) {
+                Some(hash) => {
+                    let outcome = self.provide(&identity, &hash).await;
+                    said.tried(hash, outcome)
+                }
+                None => LOOK_INTERVAL,
             };
             tokio::time::sleep(pause).await;
         }
@@ -191,6 +210,38 @@ impl Dht {
         };
         let _late = timeout(LOOK_UP_LIMIT, listening).await;
         found
+    }
+}
+
+/// What was said last, and when.
+struct Said<T>(Option<(T, Instant)>);
+
+impl<T> Default for Said<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: PartialEq> Said<T> {
+    /// Gives it back where it is to be said: it is new, or was said long ago.
+    fn is_due(&self, current: T) -> Option<T> {
+        let is_known = |(said, at): &(T, Instant)| *said == current && at.elapsed() < REPUBLISH;
+        let is_said = self.0.as_ref().is_some_and(is_known);
+        (!is_said).then_some(current)
+    }
+
+    /// It was tried to say it; how long to wait for the next look.
+    fn tried(&mut self, what: T, outcome: Result<(), DhtError>) -> Duration {
+        match outcome {
+            Ok(()) => {
+                self.0 = Some((what, Instant::now()));
+                LOOK_INTERVAL
+            }
+            Err(error) => {
+                tracing::warn!(%error, "nobody can find this node by the DHT");
+                RETRY
+            }
+        }
     }
 }
 

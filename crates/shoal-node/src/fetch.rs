@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use shoal_link::{Endpoint, Link};
 use shoal_store::folder::Folder;
-use shoal_wire::message::{Outcome, Provider};
-use shoal_wire::{Refusal, SafePath};
+use shoal_wire::message::{Addresses, Outcome, Provider};
+use shoal_wire::{FileEntry, FileSize, NodeId, Refusal, SafePath};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::donors::Known;
@@ -55,6 +55,31 @@ pub struct Source {
     pub provider: Provider,
     /// A link that is already there (the server's); without it the node is dialed.
     pub link: Option<Link>,
+}
+
+impl Source {
+    /// A node of which nothing is known but where it is: not yet what of it is fetched.
+    pub fn at(node: NodeId, addresses: Addresses) -> Self {
+        let short = node.short();
+        let entry = FileEntry {
+            path: short.parse().expect("hex digits are a path"),
+            size: FileSize::new(0).expect("an empty file is none too large"),
+            mtime_ns: 0,
+            mode: 0,
+            hash: None,
+        };
+        let provider = Provider {
+            node,
+            name: short.parse().expect("hex digits are a name"),
+            addresses,
+            entry,
+            grant: None,
+        };
+        Self {
+            provider,
+            link: None,
+        }
+    }
 }
 
 /// When a fetched file counts as done.

@@ -15,6 +15,7 @@ pub mod open_files;
 pub mod peer;
 pub mod plan;
 pub mod provide;
+pub mod providers;
 pub mod relays;
 pub mod rendezvous;
 pub mod requests;

@@ -17,18 +17,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use shoal_link::{Endpoint, LivePath};
 use shoal_wire::message::Addresses;
 use shoal_wire::offer::Via;
-use shoal_wire::{Code, NodeId, NodeName, OfferSecret, OfferTicket};
+use shoal_wire::{Code, Hash, NodeId, NodeName, OfferSecret, OfferTicket};
 use tokio::sync::{broadcast, oneshot};
 
 use self::codes::Guesses;
 use crate::session::{Session, own_addresses};
-use crate::share::Share;
+use crate::share::{Share, Skipped};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
 pub use codes::CodeStop;
 pub use visits::{Visit, VisitState};
 
+/// What the secret of a content is derived for (BLAKE3 key derivation context).
+const CONTENT_CONTEXT: &str = "shoal 2026-11 offer by hash 1";
 /// Events that a slow listener may be behind; older ones are dropped for it.
 const EVENTS_KEPT: usize = 256;
 /// Nodes that may hold a ticket by code at once: each is some tens of bytes.
@@ -49,6 +51,8 @@ pub struct OfferOptions {
     pub throttle: Throttle,
     /// Whether each receiver waits for [`Offer::decide`].
     pub asks: bool,
+    /// Whether everybody is let in who knows the hash of what is offered, which is one file.
+    pub by_hash: bool,
     /// After how many receivers have everything it is over.
     pub receivers: Option<u32>,
     /// How long it lasts.
@@ -115,6 +119,8 @@ struct Shared {
 struct Issued {
     /// Of the ticket that anyone may use; `None` once it is revoked.
     secret: Option<OfferSecret>,
+    /// Whether the hash of the one file opens it.
+    by_hash: bool,
     /// Of tickets that one node may use.
     of_nodes: BTreeMap<NodeId, OfferSecret>,
     code: Option<Code>,
@@ -144,6 +150,7 @@ impl Offer {
             events: broadcast::Sender::new(EVENTS_KEPT),
             issued: Mutex::new(Issued {
                 secret: Some(new_secret()),
+                by_hash: options.by_hash,
                 of_nodes: BTreeMap::new(),
                 code: None,
                 guesses: Guesses::default(),
@@ -185,6 +192,23 @@ impl Offer {
         self.shared.ticket(secret)
     }
 
+    /// The hash of the one file, once it is known, where that opens the offer.
+    pub fn content(&self) -> Option<Hash> {
+        self.shared.content()
+    }
+
+    /// What was to be offered and cannot be, once all has been looked at.
+    pub async fn skipped(&self) -> Skipped {
+        self.shared.share.ready().await;
+        self.shared.share.skipped()
+    }
+
+    /// Waits until the hashes of all that is offered are known.
+    pub async fn hashed(&self) {
+        self.shared.share.ready().await;
+        self.shared.share.all_hashed().await;
+    }
+
     /// From now on tickets name the session's server as another way here: by its relay, where it
     /// has one.
     pub async fn reached_by(&self, session: &Session) {
@@ -199,10 +223,11 @@ impl Offer {
         }
     }
 
-    /// Code and tickets lead here no more; who was let in stays.
+    /// Code, tickets and hash lead here no more; who was let in stays.
     pub fn revoke(&self) {
         let mut issued = self.shared.issued();
         issued.secret = None;
+        issued.by_hash = false;
         issued.code = None;
         issued.of_nodes.clear();
     }
@@ -282,8 +307,23 @@ impl Shared {
         now_s() >= self.expires_at_s
     }
 
+    /// The hash of the one file, where that opens the offer.
+    fn content(&self) -> Option<Hash> {
+        if !self.issued().by_hash {
+            return None;
+        }
+        match &self.share.page(None, None, 2).0[..] {
+            [only] => only.hash,
+            _ => None,
+        }
+    }
+
     /// Whether `node` may come with this secret.
     fn admits(&self, node: NodeId, secret: &OfferSecret) -> bool {
+        let of_content = self.content().as_ref().map(secret_of_content);
+        if of_content.as_ref() == Some(secret) {
+            return true;
+        }
         let issued = self.issued();
         let of_all = issued.secret.as_ref() == Some(secret);
         let of_node = issued.of_nodes.get(&node) == Some(secret);
@@ -307,6 +347,17 @@ impl Issued {
         *self.of_nodes.entry(node).or_insert_with(new_secret)
     }
 
+    /// What `node` got in visits that it left early, in bytes: it goes on from there.
+    fn got_before(&self, node: NodeId) -> u64 {
+        let earlier = self
+            .visits
+            .values()
+            .rev()
+            .filter(|visit| visit.node == node);
+        let unfinished = earlier.take_while(|visit| !visit.is_finished());
+        unfinished.map(|visit| visit.moved().durable_bytes).sum()
+    }
+
     fn enter(&mut self, visit: &Arc<Visit>) -> VisitId {
         self.next_visit += 1;
         let id = VisitId(self.next_visit);
@@ -328,6 +379,14 @@ impl Visit {
     pub fn path(&self) -> LivePath {
         self.link().path()
     }
+}
+
+/// What opens an offer that is for all who know the BLAKE3 hash of its one file.
+pub fn secret_of_content(hash: &Hash) -> OfferSecret {
+    let derived = blake3::derive_key(CONTENT_CONTEXT, hash.as_bytes());
+    let mut secret = [0; 16];
+    secret.copy_from_slice(&derived[..16]);
+    OfferSecret::new(secret)
 }
 
 fn new_secret() -> OfferSecret {

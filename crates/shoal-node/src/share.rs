@@ -30,6 +30,7 @@ use crate::tasks::Tasks;
 
 pub use feed::{Batch, Feed};
 pub use roots::{ChooseError, Roots};
+pub use scan::Skipped;
 pub use tree::Manifest;
 
 /// Shortest time between two scans that changes lead to: an editor's save is several changes.
@@ -114,6 +115,7 @@ struct Inner {
     index: Index,
     tasks: Tasks,
     table: Mutex<Table>,
+    skipped: Mutex<Skipped>,
     changed: tokio::sync::watch::Sender<u64>,
     ready: tokio::sync::watch::Sender<bool>,
     all_hashed: tokio::sync::watch::Sender<bool>,
@@ -122,18 +124,33 @@ struct Inner {
 impl Share {
     /// Starts to scan, watch and hash a folder.
     pub fn start(options: ShareOptions, index: Index, tasks: &Tasks) -> Self {
+        Self::start_after(std::future::ready(()), options, index, tasks)
+    }
+
+    /// The same, but offers nothing, and is not ready, before `begins` is over.
+    pub fn start_after(
+        begins: impl Future<Output = ()> + Send + 'static,
+        options: ShareOptions,
+        index: Index,
+        tasks: &Tasks,
+    ) -> Self {
         let inner = Arc::new(Inner {
             roots: options.roots,
             hidden: options.hidden,
             index,
             tasks: tasks.clone(),
             table: Mutex::default(),
+            skipped: Mutex::default(),
             changed: tokio::sync::watch::Sender::new(0),
             ready: tokio::sync::watch::Sender::new(false),
             all_hashed: tokio::sync::watch::Sender::new(false),
         });
         let (scans, requests) = mpsc::channel(SCAN_REQUESTS);
-        tasks.spawn(drive(Arc::clone(&inner), requests));
+        let driven = Arc::clone(&inner);
+        tasks.spawn(async move {
+            begins.await;
+            drive(driven, requests).await;
+        });
         Self { inner, scans }
     }
 
@@ -172,6 +189,11 @@ impl Share {
     /// What it adds up to.
     pub fn totals(&self) -> Totals {
         self.inner.table().totals()
+    }
+
+    /// What the last scan found and cannot offer.
+    pub fn skipped(&self) -> Skipped {
+        self.inner.skipped().clone()
     }
 
     /// Waits for the end of the first scan.
@@ -235,6 +257,10 @@ impl Inner {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn skipped(&self) -> MutexGuard<'_, Skipped> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ready(&self) {
         let mut state = self.ready.subscribe();
         if state.wait_for(|ready| *ready).await.is_err() {
@@ -277,6 +303,7 @@ impl Inner {
             (went, scanned)
         };
         let (went, scanned) = self.tasks.blocking(scanning).await;
+        *self.skipped() = went.skipped;
         let has_unhashed = self.table().has_unhashed();
         if has_unhashed {
             self.all_hashed.send_replace(false);

@@ -16,6 +16,7 @@ use shoal_wire::message::FileRequest;
 use shoal_wire::{ChunkRanges, Communication, Hash, Refusal, Scope, SignedGrant};
 use support::content::{CHUNK, bytes, path};
 use support::provider::{Sharing, now_ms, signed};
+use support::receiver::Receiver;
 use support::{DEADLINE, dial, endpoint};
 
 #[tokio::test]
@@ -129,6 +130,31 @@ async fn chunks_outside_the_file_end_the_stream_and_the_link_goes_on() {
     }
     let grant = request(&sharing, &visitor, "a.txt").grant;
     assert_eq!(refusal(&link, "a.txt", grant).await, None);
+}
+
+#[tokio::test]
+async fn who_asks_for_everything_and_reads_nothing_holds_nobody_up() {
+    let chunks = 24;
+    let content = bytes(chunks * CHUNK, 9);
+    let sharing = Sharing::of(|folder| {
+        fs::write(folder.join("huge.bin"), &content).expect("a file");
+    })
+    .await;
+    let visitor = endpoint(&[]).await;
+    let link = dial(&visitor, &sharing.endpoint).await;
+    link.widen();
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let mut stream = ask(&link, request(&sharing, &visitor, "huge.bin")).await;
+        let all = ChunkRanges::new(vec![0..chunks as u32]).unwrap();
+        stream.send.say(&Communication::FileGet(all)).await.unwrap();
+        unread.push(stream);
+    }
+    let receiver = Receiver::new().await;
+    let source = sharing.source("huge.bin", receiver.node(), &sharing.endpoint);
+    receiver.fetch(vec![source], "huge.bin").await.unwrap();
+    assert!(receiver.read("huge.bin") == content);
+    assert!(link.close_reason().is_none());
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use shoal_core::registry::ConnectionId;
 use shoal_link::{Endpoint, Identity};
 use shoal_node::fetch::Fetcher;
 use shoal_node::provide::Provide;
@@ -18,6 +20,7 @@ use shoal_wire::{NodeId, NodeName, Refusal, ShortText};
 use crate::catalog::{Catalog, Nodes};
 use crate::mailbox::PostOffice;
 use crate::metrics::Figures;
+use crate::nat::NatTests;
 use crate::refused::{catalog_failed, refused};
 use crate::relay::Relaying;
 use crate::roster::{Roster, View, millis};
@@ -58,6 +61,8 @@ pub(crate) struct Coordinator {
     pub(crate) provide: Provide,
     pub(crate) fetcher: Fetcher,
     pub(crate) transfers: Transfers,
+    pub(crate) nat_tests: NatTests,
+    pub(crate) connections: AtomicU64,
     pub(crate) started_at: Instant,
 }
 
@@ -65,6 +70,11 @@ impl Coordinator {
     /// The server's own id.
     pub(crate) fn node(&self) -> NodeId {
         self.endpoint.node_id()
+    }
+
+    /// The number of one more connection.
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Where the server listens.

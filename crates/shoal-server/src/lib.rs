@@ -18,6 +18,7 @@ mod http;
 mod lookup;
 mod mailbox;
 pub mod metrics;
+mod nat;
 mod orders;
 mod places;
 mod refused;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use shoal_core::registry::ConnectionId;
 use shoal_link::{
     BindError, Endpoint, EndpointConfig, Identity, Protocol, RoamingConfig, ServerCertificate,
 };
@@ -30,6 +30,7 @@ use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
 use crate::http::HttpPort;
 use crate::metrics::{self, MetricsAccess};
+use crate::nat::NatTests;
 use crate::orders::Orders;
 use crate::places::Places;
 use crate::relay::{RelayChoice, Relaying};
@@ -128,14 +129,11 @@ impl Server {
             RelayChoice::Apart(ticket) => Some(Relaying::apart(ticket)),
             RelayChoice::None => None,
         };
-        let share = Share::start(
-            ShareOptions {
-                roots: Roots::whole(folder),
-                hidden: options.hidden,
-            },
-            index,
-            &tasks,
-        );
+        let shared = ShareOptions {
+            roots: Roots::whole(folder),
+            hidden: options.hidden,
+        };
+        let share = Share::start(shared, index, &tasks);
         let throttle = Throttle::new(options.limits);
         let transfers = Transfers::limited(throttle.clone());
         let coordinator = Arc::new(Coordinator {
@@ -157,6 +155,8 @@ impl Server {
             share,
             transfers,
             endpoint,
+            nat_tests: NatTests::new(tasks.clone()),
+            connections: AtomicU64::new(0),
             started_at: Instant::now(),
         });
         if let Some(port) = port {
@@ -290,19 +290,13 @@ async fn feed_catalog(coordinator: Arc<Coordinator>) {
 
 async fn accept(coordinator: Arc<Coordinator>, tasks: Tasks) {
     let places = Arc::new(Places::default());
-    let mut count = 0;
     while let Some(link) = coordinator.endpoint.accept().await {
         let Some(place) = places.take(link.remote_id(), link.path().remote.ip()) else {
             link.close(Refusal::QuotaExceeded);
             continue;
         };
-        count += 1;
-        let attended = attend(
-            Arc::clone(&coordinator),
-            link,
-            ConnectionId(count),
-            tasks.clone(),
-        );
+        let connection = coordinator.next_connection();
+        let attended = attend(Arc::clone(&coordinator), link, connection, tasks.clone());
         tasks.spawn(async move {
             attended.await;
             drop(place);

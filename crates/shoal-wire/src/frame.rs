@@ -21,7 +21,7 @@ const LENGTH_BYTES: usize = 4;
 /// files, hashes, ranges, hits, providers, peers, manifests, packs.
 const LIST_KINDS: [u8; 10] = [2, 5, 8, 9, 15, 17, 19, 28, 29, 30];
 /// How many kinds this version knows.
-const KIND_COUNT: u8 = 45;
+const KIND_COUNT: u8 = 47;
 
 /// A checked frame header: the kind is known and the length within its cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -627,6 +627,16 @@ pub enum Communication {
     RelayRequest,
     /// 44: Answer to `RelayRequest`.
     RelayPlace(RelayPlace),
+    /// 45: Peer to server: try to reach me from another port of yours, at the address where you see
+    /// me. Answered by `NatTested`, or `Denied` where this link is relayed.
+    NatTest,
+    /// 46: Server to peer: I have tried, and one more port can be dialled for some seconds.
+    NatTested {
+        /// That port (UDP), at the server's address.
+        port: u16,
+        /// Whether the peer answered there.
+        is_reached: bool,
+    },
 }
 
 impl Communication {

@@ -100,6 +100,9 @@ pub(crate) enum Command {
     ///
     /// Each is verified to its BLAKE3 root. An interrupted fetch goes on where it stopped when the
     /// same command runs again. A file that is there already is never replaced without --overwrite.
+    ///
+    /// With --dht WHAT is the whole hash of a file, as b3sum prints it, and no server is asked: who
+    /// offers it ('shoal send --dht --by-hash FILE') is found in the DHT.
     #[command(after_help = GET_EXAMPLES)]
     Get(GetArguments),
     /// Shows the server, this node's identity and what it remembers.
@@ -189,6 +192,7 @@ const GET_EXAMPLES: &str = "Examples:
   shoal get anna:photos/2024 -o ~/pictures       a folder of one peer, as a tree
   shoal get anna:photos --include '*.jpg' --dry-run
   shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
+  shoal get --dht HASH                           by the whole hash, without a server
   shoal get data.bin --down 2M                   no faster than 2 MB/s
   shoal get anna:disk.img --range 0-999999       the first megabyte, verified like the whole
   shoal get anna:app.log --range -64k -o end.log the last 64,000 bytes
@@ -200,6 +204,7 @@ const SEND_EXAMPLES: &str = "Examples:
   shoal send disk.img --ask --expires 1h         each receiver needs your yes
   shoal send report.pdf --to anna                somebody from 'shoal contacts'
   shoal send report.pdf --qr                     the ticket as a picture, too
+  shoal send big.iso --dht --by-hash             for all who know its hash, without a server
   tar c src | shoal send - --name src.tar        what comes from standard input
   shoal send data/ --json | jq .                 what happens as JSON lines
 
@@ -480,6 +485,8 @@ pub(crate) struct GetArguments {
     /// Has nothing compressed on its way, also where the network is slow.
     #[arg(long)]
     pub(crate) no_compress: bool,
+    #[command(flatten)]
+    pub(crate) dht: DhtArguments,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }

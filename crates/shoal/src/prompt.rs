@@ -250,14 +250,15 @@ impl Prompt<'_> {
     async fn fetch(&self, wanted: &[String], interrupt: &mut Interrupt) -> Result<(), Failure> {
         let session = self.session()?;
         let getting = Getting {
-            session: &session,
             fetcher: self.peer.fetcher(),
             transfers: self.peer.transfers(),
             folder: self.peer.share().folder().clone(),
             options: TreeOptions::default(),
             slice: None,
         };
-        getting.run(wanted, interrupt, self.output).await
+        getting
+            .run((&session, wanted), interrupt, self.output)
+            .await
     }
 
     fn show_transfers(&self) {

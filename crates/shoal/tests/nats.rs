@@ -231,8 +231,11 @@ fn a_peer_that_relayed_what_it_may_stops_and_the_others_go_on() {
 fn the_doctor_tells_nats_and_firewalls_apart() {
     for (kind, verdict, nat) in [
         (Kind::Open, "ok", "none"),
-        (Kind::PortRestricted, "ok", "port kept"),
-        (Kind::Symmetric, "warning", "port changed"),
+        (Kind::FullCone, "ok", "cone"),
+        (Kind::AddressRestricted, "ok", "cone"),
+        (Kind::PortRestricted, "ok", "port_restricted"),
+        (Kind::Symmetric, "warning", "symmetric"),
+        (Kind::Carrier, "warning", "symmetric"),
     ] {
         let Some(scene) = Scene::new(Kind::Open, kind) else {
             return;

@@ -163,7 +163,13 @@ fn a_receiver_that_is_killed_goes_on_where_it_stopped_and_others_come_meanwhile(
     let left = anna.event("left");
     assert!(left["durable_bytes"].as_u64() > Some(0), "{left}");
     Ended::of(&mut receive_by_code(&world, "carl", (&code, &server))).expect(0);
-    let again = Ended::of(&mut receive_by_code(&world, "bob", (&code, &server))).expect(0);
+    let mut again = receive_by_code(&world, "bob", (&code, &server));
+    let again = Ended::of(again.args(["--down", "6M"])).expect(0);
+    let before = left["durable_bytes"].as_u64();
+    // Who comes back goes on there for the sender too.
+    let is_bob = |event: &Value| event["event"] == "sending" && event["peer"] == "bob";
+    let sending = anna.event_where("sending", is_bob);
+    assert!(sending["durable_bytes"].as_u64() >= before, "{sending}");
     let bytes = again.event("done")["bytes"].as_u64().unwrap();
     assert!(bytes <= 17_000_000, "{bytes} were moved again");
     for who in ["bob", "carl"] {
@@ -227,16 +233,23 @@ fn a_pipe_goes_in_at_one_end_and_out_at_the_other() {
     command.arg("--state-dir").arg(world.state("anna"));
     command.stdin(Stdio::piped());
     let mut anna = Daemon::start("anna", command, world.path("anna.log"));
-    anna.stdin().write_all(&content).expect("write");
-    anna.close_stdin();
+    // Before anything is read, and a receiver may come meanwhile.
     let ticket = text(&anna.event("offer"), "ticket");
     let mut out = world.command(&["receive", "-o", "-", "-y"]);
     out.arg("--state-dir").arg(world.state("bob"));
-    let ended = out
+    let receiving = out
         .env("SHOAL_CODE", ticket)
         .stdout(Stdio::piped())
-        .output()
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("receive");
+    anna.event("opened");
+    let (first, rest) = content.split_at(1_000_000);
+    anna.stdin().write_all(first).expect("write");
+    anna.stdin().write_all(rest).expect("write");
+    anna.close_stdin();
+    assert_eq!(anna.event("input")["bytes"], content.len());
+    let ended = receiving.wait_with_output().expect("receive");
     assert!(ended.status.success(), "{ended:?}");
     assert!(ended.stdout == content, "{} bytes", ended.stdout.len());
     assert_eq!(anna.terminate(), 0);
@@ -391,4 +404,19 @@ fn a_relay_apart_serves_the_peers_of_a_server_that_has_its_ticket_and_nobody_els
     );
     assert!(relayed["relay"]["refused"].as_u64() > Some(0), "{relayed}");
     assert_eq!(relay.wait(), 0);
+}
+
+#[test]
+fn what_cannot_travel_is_left_out_and_said() {
+    let world = World::new();
+    world.write("anna", "album/good.txt", "good");
+    world.write("anna", "album/two\nlines", "bad");
+    let album = world.files("anna").join("album");
+    let (mut anna, offer) = send(&world, None, &[argument(&album)]);
+    let said = text(&anna.event("warning"), "message");
+    assert!(said.contains("1 file(s) cannot be sent"), "{said}");
+    assert!(said.contains("two\\nlines"), "{said}");
+    let ticket = text(&offer, "ticket");
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(0);
+    assert_eq!(bob.event("done")["fetched"], 1);
 }

@@ -57,6 +57,8 @@ pub struct Visit {
     link: Link,
     transfers: Transfers,
     provide: Provide,
+    /// What it got in earlier visits, in bytes.
+    before_bytes: u64,
     total_bytes: AtomicU64,
     state: Mutex<VisitState>,
 }
@@ -67,9 +69,18 @@ impl Visit {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it has got so far.
+    /// What moved in this visit.
     pub fn moved(&self) -> Moved {
         self.transfers.moved()
+    }
+
+    /// What it has durably so far, in bytes, with what it got before it left and came back.
+    pub fn durable_bytes(&self) -> u64 {
+        let durable_bytes = self.before_bytes + self.moved().durable_bytes;
+        match self.total_bytes() {
+            0 => durable_bytes,
+            total_bytes => durable_bytes.min(total_bytes),
+        }
     }
 
     /// What is on offer to it, in bytes; 0 until it is let in.
@@ -84,6 +95,10 @@ impl Visit {
     /// Whether its link lives.
     pub fn is_there(&self) -> bool {
         self.link.close_reason().is_none()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.state(), VisitState::Finished { .. })
     }
 
     fn set(&self, state: VisitState) {
@@ -237,6 +252,7 @@ impl Visitor {
             link: link.clone(),
             transfers,
             provide,
+            before_bytes: shared.issued().got_before(node),
             total_bytes: AtomicU64::new(0),
             state: Mutex::new(VisitState::Waiting),
         }

@@ -30,12 +30,14 @@ const TOLD_AT_ONCE: usize = 32 * 1024;
 pub(super) type Found = (SafePath, FileStat);
 
 /// How a walk went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scanned {
     /// Whether the folder itself is there and may be read.
     pub(super) is_readable: bool,
     /// Whether what was not found is not there: nothing failed that may work the next time.
     pub(super) is_complete: bool,
+    /// What cannot be offered as it is.
+    pub(super) skipped: Skipped,
 }
 
 impl Default for Scanned {
@@ -44,6 +46,7 @@ impl Default for Scanned {
         Self {
             is_readable: true,
             is_complete: true,
+            skipped: Skipped::default(),
         }
     }
 }
@@ -53,6 +56,9 @@ impl Scanned {
     pub(super) fn and(&mut self, other: Self) {
         self.is_readable &= other.is_readable;
         self.is_complete &= other.is_complete;
+        self.skipped.count += other.skipped.count;
+        self.skipped.first.extend(other.skipped.first);
+        self.skipped.first.truncate(NAMED_IN_WARNING);
     }
 }
 
@@ -69,7 +75,7 @@ pub(super) fn scan(
         Err(error) if is_lasting(&error) => {
             return Scanned {
                 is_readable: false,
-                is_complete: true,
+                ..Scanned::default()
             };
         }
         Ok(_) | Err(_) => {}
@@ -104,6 +110,7 @@ pub(super) fn scan(
     Scanned {
         is_readable: true,
         is_complete: !walked.has_failed,
+        skipped: walked.skipped,
     }
 }
 
@@ -217,10 +224,13 @@ fn check_rules(folder: &Path) -> io::Result<()> {
     }
 }
 
-#[derive(Default)]
-struct Skipped {
-    count: usize,
-    first: Vec<String>,
+/// Files that are there and cannot be offered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub count: usize,
+    /// The first of them, each with what is wrong with it, escaped.
+    pub first: Vec<String>,
 }
 
 impl Skipped {

@@ -450,7 +450,7 @@ fn codes() -> [(&'static str, Communication); 5] {
     ]
 }
 
-fn offers() -> [(&'static str, Communication); 6] {
+fn offers() -> [(&'static str, Communication); 8] {
     let pass = |text| RelayPass::new(text).expect("plain");
     [
         (
@@ -493,6 +493,14 @@ fn offers() -> [(&'static str, Communication); 6] {
                 lifetime_s: 86_400,
                 apart: None,
             }),
+        ),
+        ("nat_test", Communication::NatTest),
+        (
+            "nat_tested",
+            Communication::NatTested {
+                port: 50_000,
+                is_reached: true,
+            },
         ),
     ]
 }

@@ -30,6 +30,10 @@ pub(crate) struct SendArguments {
     /// Offers it to somebody you know, whose 'shoal peer' runs; no code is needed.
     #[arg(long, value_name = "CONTACT")]
     pub(crate) to: Option<NodeName>,
+    /// Lets in whoever knows the hash of the one file, and says in the DHT that it can be had here:
+    /// 'shoal get --dht HASH'.
+    #[arg(long, requires = "dht", conflicts_with_all = ["to", "ask"])]
+    pub(crate) by_hash: bool,
     /// Ends once one receiver has everything.
     #[arg(long, conflicts_with = "receivers")]
     pub(crate) once: bool,
@@ -107,7 +111,7 @@ pub(crate) struct ReceiveArguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DhtArguments {
     /// Says where this node is, and looks for others, in BitTorrent's Mainline DHT: strangers learn
-    /// its address.
+    /// its address. 'get' looks there instead of asking a server.
     #[arg(long)]
     pub(crate) dht: bool,
     /// Joins the DHT by this node instead of those of the public network; may be repeated.

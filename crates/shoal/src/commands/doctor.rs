@@ -3,6 +3,7 @@
 //! Each check says what it found in one line, with a verdict, and what to do where it is not good.
 
 mod machine;
+mod nat;
 mod network;
 
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! `shoal get`: fetches files and folders directly from the peers that have them.
 
+mod by_dht;
 pub(crate) mod choose;
 pub(crate) mod course;
 mod slice;
@@ -41,13 +42,10 @@ const EVENTS_WAITING: usize = 1024;
 /// Runs the command.
 pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), Failure> {
     let mut interrupt = Interrupt::listen()?;
-    let (folder, slice) = match arguments.range {
-        Some(range) => {
-            Slice::at(range, &arguments.output_dir).map(|(folder, slice)| (folder, Some(slice)))?
-        }
-        None => (arguments.output_dir.clone(), None),
-    };
-    let folder = Folder::create(&folder).map_err(|error| Failure::local(error.to_string()))?;
+    if arguments.dht.dht {
+        return by_dht::run(&arguments, &mut interrupt, output).await;
+    }
+    let (folder, slice) = destination(&arguments)?;
     let joined = tokio::select! {
         joined = Joined::connect(&arguments.joined, output) => joined?,
         () = interrupt.received() => return Err(interrupted()),
@@ -60,7 +58,6 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
     let throttle = Throttle::new(limits);
     tasks.spawn(throttle.clone().follow_hours());
     let getting = Getting {
-        session: &joined.session,
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None)
             .with_index(joined.index_path.clone())
             .by_relays(joined.relays().await),
@@ -69,10 +66,24 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         options: options(&arguments)?,
         slice,
     };
-    let got = getting.run(&arguments.wanted, &mut interrupt, output).await;
+    let got = getting
+        .run((&joined.session, &arguments.wanted), &mut interrupt, output)
+        .await;
     joined.close().await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     got
+}
+
+/// Where it goes, and what of it where not all of it.
+fn destination(arguments: &GetArguments) -> Result<(Folder, Option<Slice>), Failure> {
+    let (folder, slice) = match arguments.range {
+        Some(range) => {
+            Slice::at(range, &arguments.output_dir).map(|(folder, slice)| (folder, Some(slice)))?
+        }
+        None => (arguments.output_dir.clone(), None),
+    };
+    let folder = Folder::create(&folder).map_err(|error| Failure::local(error.to_string()))?;
+    Ok((folder, slice))
 }
 
 fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
@@ -98,7 +109,6 @@ fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
 
 /// What a fetch works with.
 pub(crate) struct Getting<'a> {
-    pub(crate) session: &'a Session,
     pub(crate) fetcher: &'a Fetcher,
     pub(crate) transfers: &'a Transfers,
     pub(crate) folder: Folder,
@@ -124,14 +134,24 @@ impl Getting<'_> {
     /// Finds out what all the words mean, then fetches it, telling how far it is.
     pub(crate) async fn run(
         &self,
-        wanted: &[String],
+        (session, wanted): (&Session, &[String]),
         interrupt: &mut Interrupt,
         output: &Output,
     ) -> Result<(), Failure> {
-        let mut planned = tokio::select! {
-            planned = self.plan_all(wanted, output) => planned?,
+        let planned = tokio::select! {
+            planned = self.plan_all(session, wanted, output) => planned?,
             () = interrupt.received() => return Err(interrupted()),
         };
+        self.fetch(planned, interrupt, output).await
+    }
+
+    /// Fetches what is planned, telling how far it is.
+    async fn fetch(
+        &self,
+        mut planned: Vec<Planned>,
+        interrupt: &mut Interrupt,
+        output: &Output,
+    ) -> Result<(), Failure> {
         let narrowed = match &self.slice {
             Some(slice) => Some(slice.narrow(&mut planned)?),
             None => None,
@@ -219,8 +239,13 @@ impl Getting<'_> {
         }
     }
 
-    async fn plan_all(&self, wanted: &[String], output: &Output) -> Result<Vec<Planned>, Failure> {
-        let planned = plan(self.session, wanted, self.folder.path()).await;
+    async fn plan_all(
+        &self,
+        session: &Session,
+        wanted: &[String],
+        output: &Output,
+    ) -> Result<Vec<Planned>, Failure> {
+        let planned = plan(session, wanted, self.folder.path()).await;
         if let Err(PlanError::Ambiguous { candidates, .. }) = &planned {
             show_candidates(candidates, output);
         }

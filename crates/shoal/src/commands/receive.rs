@@ -23,8 +23,8 @@ use shoal_node::tasks::Tasks;
 use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfers};
 use shoal_store::folder::Folder;
-use shoal_wire::message::{Addresses, Provider};
-use shoal_wire::{FileEntry, FileSize, NodeId, NodeName, OfferTicket, Refusal, SafePath};
+use shoal_wire::message::Addresses;
+use shoal_wire::{NodeId, NodeName, OfferTicket, Refusal, SafePath};
 use tokio::sync::mpsc;
 
 use self::accepting::{Accepted, Placement};
@@ -83,7 +83,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
             how: How::of(&arguments)?,
             asks_nearby: !arguments.no_lan,
             dht: arguments.dht.start()?,
-            source: source_of(&ticket)?,
+            source: Source::at(ticket.sender, ticket.addresses.clone()),
             fetcher,
             transfers: Transfers::limited(throttle),
             output,
@@ -107,35 +107,6 @@ fn relays_to(ticket: &OfferTicket) -> Relays {
     let relays = Relays::new();
     relays.set(ticket.via.as_ref().map(relays_of).unwrap_or_default());
     relays
-}
-
-fn source_of(ticket: &OfferTicket) -> Result<Source, Failure> {
-    let name: NodeName = ticket
-        .sender
-        .short()
-        .parse()
-        .map_err(|_| Failure::new(Code::Other, "the sender has no name"))?;
-    // Of an offer no single file is asked for by this entry.
-    let entry = FileEntry {
-        path: name
-            .as_str()
-            .parse()
-            .map_err(|_| Failure::new(Code::Other, "the sender has no name"))?,
-        size: FileSize::new(0).ok_or_else(|| Failure::new(Code::Other, "no size"))?,
-        mtime_ns: 0,
-        mode: 0,
-        hash: None,
-    };
-    Ok(Source {
-        provider: Provider {
-            node: ticket.sender,
-            name,
-            addresses: ticket.addresses.clone(),
-            entry,
-            grant: None,
-        },
-        link: None,
-    })
 }
 
 /// Remembers whom this user has met; that it cannot is no reason to fail.
@@ -210,7 +181,7 @@ pub(super) async fn take(
         how,
         asks_nearby: false,
         dht: None,
-        source: source_of(ticket)?,
+        source: Source::at(ticket.sender, ticket.addresses.clone()),
         fetcher: Fetcher::new(endpoint, tasks.clone(), None)
             .by_relays(relays)
             .opening(greeting),

@@ -5,6 +5,7 @@ mod telling;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ use shoal_node::state::{Settings, StateDir};
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::Throttle;
 use shoal_store::index::Index;
-use shoal_wire::{Code as OfferCode, Communication, NodeName, Refusal};
+use shoal_wire::{Code as OfferCode, Communication, Hash, NodeName, Refusal};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use self::standard_input::Spool;
 use self::telling::Telling;
 use super::contacts::unknown;
 use super::receive::remember;
@@ -48,7 +50,7 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
     let tasks = Tasks::new();
     let name = node_name(arguments.own_name.clone(), &settings);
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
-    let (paths, _spool) = paths_of(&arguments, &state, &mut interrupt, output).await?;
+    let (paths, spool) = paths_of(&arguments, &state)?;
     let roots = Roots::chosen(&paths).map_err(|error| Failure::local(error.to_string()))?;
     let index = Index::open(&state.index_path())
         .await
@@ -56,12 +58,16 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
     let hidden = true;
     let throttle = Throttle::new(arguments.limits.over(&settings.limits)?);
     tasks.spawn(throttle.clone().follow_hours());
+    // What comes through a pipe is offered when all of it is there.
+    let (complete, is_complete) = oneshot::channel();
+    let begins = completed(spool.is_none(), is_complete);
     let (offer, events) = Offer::start(OfferOptions {
         endpoint: endpoint.clone(),
-        share: Share::start(ShareOptions { roots, hidden }, index, &tasks),
+        share: Share::start_after(begins, ShareOptions { roots, hidden }, index, &tasks),
         name: name.clone(),
         throttle,
         asks: arguments.ask,
+        by_hash: arguments.by_hash,
         receivers: arguments
             .receivers
             .or((arguments.once || arguments.to.is_some()).then_some(1)),
@@ -69,8 +75,11 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         tasks: tasks.clone(),
     });
     if let Some(dht) = arguments.dht.start()? {
-        let (identity, offer) = (endpoint.identity().clone(), offer.clone());
-        tasks.spawn(dht.keep_published(identity, move || offer.addresses()));
+        let identity = endpoint.identity();
+        let (provided, published) = (offer.clone(), offer.clone());
+        let addresses = move || published.addresses();
+        tasks.spawn(dht.clone().keep_published(identity.clone(), addresses));
+        tasks.spawn(dht.keep_provided(identity.clone(), move || provided.content()));
     }
     let connect = connect_of(&arguments, &settings, (&endpoint, name), output)?;
     let sending = Sending {
@@ -84,7 +93,16 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         () = interrupt.received() => return Ok(()),
     };
     let ended = match begun {
-        Ok(_session) => sending.wait((events, &state), &mut interrupt).await,
+        Ok(_session) => {
+            let input = async {
+                let read = filled(spool.as_ref()).await?;
+                // Nobody may wait for it any more.
+                let _ = complete.send(());
+                Ok(read)
+            };
+            let waiting = sending.wait((events, &state), input, &mut interrupt);
+            waiting.await
+        }
         Err(failure) => Err(failure),
     };
     if let Some(lan) = sending.lan {
@@ -104,26 +122,39 @@ fn opened_lan(is_off: bool, output: &Output) -> Option<Lan> {
     opened.map_err(|error| output.warn(&error.to_string())).ok()
 }
 
-/// What is sent; standard input becomes a file first, which is removed when the guard goes.
-async fn paths_of(
+/// What is sent; standard input goes into a file, which is removed when the guard goes.
+fn paths_of(
     arguments: &SendArguments,
     state: &StateDir,
-    interrupt: &mut Interrupt,
-    output: &Output,
-) -> Result<(Vec<PathBuf>, Option<standard_input::Spool>), Failure> {
+) -> Result<(Vec<PathBuf>, Option<Spool>), Failure> {
+    let is_one_file = || matches!(&arguments.paths[..], [only] if !only.is_dir());
+    if arguments.by_hash && !is_one_file() {
+        let text = "--by-hash is for one file: a hash names no folder and no second file";
+        return Err(Failure::new(Code::Usage, text));
+    }
     let is_input = |path: &PathBuf| path.as_path() == Path::new("-");
     let mut paths = arguments.paths.clone();
     let Some(at) = paths.iter().position(is_input) else {
         return Ok((paths, None));
     };
-    let spool = standard_input::Spool::fill(state.path(), &arguments.name);
-    output.note("reading standard input; the code comes when all of it is there");
-    let spool = tokio::select! {
-        spool = spool => spool?,
-        () = interrupt.received() => return Err(super::get::interrupted()),
-    };
+    let spool = Spool::create(state.path(), &arguments.name)?;
     paths[at] = spool.path().to_owned();
     Ok((paths, Some(spool)))
+}
+
+/// Ends when everything that is offered is on the disk; never where that failed.
+async fn completed(is_there: bool, is_complete: oneshot::Receiver<()>) {
+    if !is_there && is_complete.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Reads what is to be read before it can be offered; how much that was, in bytes.
+async fn filled(spool: Option<&Spool>) -> Result<Option<u64>, Failure> {
+    match spool {
+        Some(spool) => spool.fill().await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The way to the server, where one is known: without it there is only the ticket.
@@ -290,12 +321,17 @@ impl Sending<'_> {
     async fn wait(
         &self,
         (mut events, state): (Receiver<OfferEvent>, &StateDir),
+        input: impl Future<Output = Result<Option<u64>, Failure>>,
         interrupt: &mut Interrupt,
     ) -> Result<(), Failure> {
+        let mut skipped = pin!(self.offer.skipped());
+        let mut hashed = pin!(self.hashed());
+        let mut input = pin!(input);
+        let (mut is_filled, mut is_listed, mut is_hashed) = (false, false, false);
         let mut telling = Telling::new(self.output);
         let mut lines = self.lines();
         let mut ticks = tokio::time::interval(TICK);
-        let mut expiry = std::pin::pin!(tokio::time::sleep(self.arguments.expires));
+        let mut expiry = pin!(tokio::time::sleep(self.arguments.expires));
         let mut is_over = false;
         loop {
             tokio::select! {
@@ -313,6 +349,20 @@ impl Sending<'_> {
                 Some(line) = lines.recv() => if self.obey(&line, &mut telling) {
                     break;
                 },
+                read = &mut input, if !is_filled => {
+                    is_filled = true;
+                    if let Some(bytes) = read? {
+                        telling.input_ended(bytes);
+                    }
+                }
+                skipped = &mut skipped, if !is_listed => {
+                    is_listed = true;
+                    telling.left_out(&skipped);
+                }
+                hash = &mut hashed, if !is_hashed => {
+                    is_hashed = true;
+                    telling.hashed(&hash);
+                }
                 _ = ticks.tick() => telling.show(&self.offer.visits()),
                 () = &mut expiry => {
                     self.output.note("the offer has expired");
@@ -327,6 +377,15 @@ impl Sending<'_> {
         }
         telling.end(self.offer.finished());
         Ok(())
+    }
+
+    /// The hash by which the one file can be had, once it is known; never where it cannot.
+    async fn hashed(&self) -> Hash {
+        self.offer.hashed().await;
+        match self.offer.content() {
+            Some(hash) => hash,
+            None => std::future::pending().await,
+        }
     }
 
     /// What a person types, where one can.

@@ -47,6 +47,8 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     started: Instant,
     last_event: Option<Instant>,
+    /// Whether the first verified bytes have been told.
+    has_begun: bool,
     speed: Speed,
 }
 
@@ -59,6 +61,7 @@ impl Progress {
             bar,
             started: Instant::now(),
             last_event: None,
+            has_begun: false,
             speed: Speed::default(),
         }
     }
@@ -72,10 +75,13 @@ impl Progress {
             bar.set_position(standing.verified_bytes);
             bar.set_message(message(standing));
         }
-        let is_due = self
-            .last_event
-            .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
+        let begins = !self.has_begun && standing.verified_bytes > 0;
+        let is_due = begins
+            || self
+                .last_event
+                .is_none_or(|last| last.elapsed() >= EVENT_INTERVAL);
         if self.output.is_json() && is_due {
+            self.has_begun |= begins;
             self.last_event = Some(Instant::now());
             let rate = self.speed.bytes_per_second();
             let left = standing.total_bytes.saturating_sub(standing.verified_bytes);

@@ -1,6 +1,5 @@
 //! What lies between this machine and others.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -12,7 +11,7 @@ use shoal_wire::offer::RelayPlace;
 use shoal_wire::{Communication, NodeName};
 use tokio::time::timeout;
 
-use super::{Finding, Verdict};
+use super::{Finding, Verdict, nat};
 use crate::connect::agent;
 use crate::output::path_kind;
 
@@ -103,7 +102,7 @@ pub(super) async fn by_server(
             return vec![Finding::new("server", Verdict::Failed, format!("{error}"))];
         }
     };
-    let mut findings = vec![reached(&session), nat(endpoint, &session)];
+    let mut findings = vec![reached(&session), nat::nat(&connect, &session).await];
     match place(&session).await {
         Some(place) => {
             findings.push(clock(&place));
@@ -141,41 +140,6 @@ fn reached(session: &Session) -> Finding {
         _ => Finding::new("server", Verdict::Ok, text),
     };
     finding.with(fields)
-}
-
-/// What the address at which the server sees this machine says of the NAT.
-fn nat(endpoint: &Endpoint, session: &Session) -> Finding {
-    let observed = session.response().observed;
-    let port = endpoint.local_addr().port();
-    let own = own_addresses(session.server_addresses().first().copied(), port);
-    let is_own = |address: &SocketAddr| address.ip().to_canonical() == observed.ip();
-    let fields = |kind| json!({ "observed": observed.to_string(), "kind": kind });
-    if session.link().path().kind == PathKind::Relayed {
-        return Finding::new(
-            "nat",
-            Verdict::Unknown,
-            "cannot be told while the server is reached through its relay",
-        );
-    }
-    if own.iter().any(is_own) {
-        return Finding::new("nat", Verdict::Ok, "none towards the server").with(fields("none"));
-    }
-    match observed.port() == port {
-        true => Finding::new(
-            "nat",
-            Verdict::Ok,
-            format!("seen as {observed}, the port is kept: others can punch through"),
-        )
-        .with(fields("port kept")),
-        false => Finding::new(
-            "nat",
-            Verdict::Warning,
-            format!(
-                "seen as {observed}, another port than {port}: towards some networks everything is relayed. Forward a UDP port to this machine and use --port, if you can"
-            ),
-        )
-        .with(fields("port changed")),
-    }
 }
 
 async fn place(session: &Session) -> Option<RelayPlace> {

@@ -1,6 +1,7 @@
 //! Standard input as a file: what comes through a pipe is kept while it is offered, because
 //! receivers come more than once and go on where they stopped.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,16 @@ use shoal_wire::SafePath;
 
 use crate::exit::{Code, Failure};
 
-/// A file with all of standard input, removed when this is dropped.
+/// A file that takes all of standard input, removed when this is dropped.
 pub(super) struct Spool {
     path: PathBuf,
     _folder: tempfile::TempDir,
+    file: File,
 }
 
 impl Spool {
-    /// Reads standard input to its end into a file of that name, which only this user may read.
-    pub(super) async fn fill(folder: &Path, name: &str) -> Result<Self, Failure> {
+    /// An empty file of that name, which only this user may read.
+    pub(super) fn create(folder: &Path, name: &str) -> Result<Self, Failure> {
         let safe: SafePath = name.parse().map_err(|error| {
             Failure::new(
                 Code::Usage,
@@ -28,33 +30,43 @@ impl Spool {
             let text = "--name takes a name, not a path";
             return Err(Failure::new(Code::Usage, text));
         }
-        let folder = folder.to_owned();
-        let name = name.to_owned();
-        let filled = tokio::task::spawn_blocking(move || {
+        let created = || {
             let folder = tempfile::Builder::new()
                 .prefix("stdin-")
                 .tempdir_in(folder)?;
             let path = folder.path().join(name);
             let mut options = std::fs::OpenOptions::new();
-            let mut file = options
+            let file = options
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
                 .open(&path)?;
-            io::copy(&mut io::stdin().lock(), &mut file)?;
-            Ok::<_, io::Error>(Self {
+            Ok(Self {
                 path,
                 _folder: folder,
+                file,
             })
-        });
-        let filled = filled
-            .await
+        };
+        created().map_err(unkept)
+    }
+
+    /// Reads standard input to its end, and tells how many bytes that were.
+    pub(super) async fn fill(&self) -> Result<u64, Failure> {
+        let mut file = self.file.try_clone().map_err(unkept)?;
+        let filling = move || io::copy(&mut io::stdin().lock(), &mut file);
+        let filled = tokio::task::spawn_blocking(filling).await;
+        filled
             .map_err(io::Error::other)
-            .and_then(|filled| filled);
-        filled.map_err(|error| Failure::local(format!("cannot keep standard input: {error}")))
+            .and_then(|filled| filled)
+            .map_err(unkept)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "taken by map_err")]
+fn unkept(error: io::Error) -> Failure {
+    Failure::local(format!("cannot keep standard input: {error}"))
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use shoal_node::offer::{OfferEvent, Visit, VisitId, VisitState};
+use shoal_node::share::Skipped;
+use shoal_wire::Hash;
 
 use super::Visits;
 use crate::output::progress::{plain_bar, route_fields};
@@ -38,6 +40,33 @@ impl Telling {
             asked: VecDeque::new(),
             last_event: None,
         }
+    }
+
+    /// All of standard input is there.
+    pub(super) fn input_ended(&self, bytes: u64) {
+        let fields = json!({ "bytes": bytes });
+        self.output.event("input", fields, || {
+            format!("Standard input is complete: {}.", size(bytes))
+        });
+    }
+
+    /// Not everything that was named can be sent.
+    pub(super) fn left_out(&self, skipped: &Skipped) {
+        if skipped.count > 0 {
+            self.output.warn(&format!(
+                "{} file(s) cannot be sent and are left out: {}",
+                skipped.count,
+                skipped.first.join("; ")
+            ));
+        }
+    }
+
+    /// The one file can be had by its hash.
+    pub(super) fn hashed(&self, hash: &Hash) {
+        let fields = json!({ "hash": hash.to_string() });
+        self.output.event("by_hash", fields, || {
+            format!("By hash: shoal get --dht {hash}")
+        });
     }
 
     /// Something happened.
@@ -144,7 +173,7 @@ impl Telling {
         if visit.state() != VisitState::Left {
             return;
         }
-        let durable_bytes = visit.moved().durable_bytes;
+        let durable_bytes = visit.durable_bytes();
         let mut fields = who(visit);
         fields["durable_bytes"] = durable_bytes.into();
         self.output.event("left", fields, || {
@@ -170,7 +199,7 @@ impl Telling {
             if let Some(bar) = &shown.bar {
                 let path = shown.visit.path();
                 bar.set_length(shown.visit.total_bytes());
-                bar.set_position(shown.visit.moved().durable_bytes);
+                bar.set_position(shown.visit.durable_bytes());
                 bar.set_message(format!(
                     "to {} ({}, {})",
                     shown.visit.name,
@@ -213,10 +242,9 @@ fn who(visit: &Visit) -> Value {
 }
 
 fn standing(visit: &Visit) -> Value {
-    let moved = visit.moved();
     let mut fields = who(visit);
-    fields["sent_bytes"] = moved.verified_bytes.into();
-    fields["durable_bytes"] = moved.durable_bytes.into();
+    fields["sent_bytes"] = visit.moved().verified_bytes.into();
+    fields["durable_bytes"] = visit.durable_bytes().into();
     fields["total_bytes"] = visit.total_bytes().into();
     fields["route"] = route_fields(&visit.path());
     fields
