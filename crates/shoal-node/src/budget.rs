@@ -47,9 +47,9 @@ pub(crate) struct Budget {
     free: Arc<Semaphore>,
 }
 
-/// Room that nobody else has.
+/// Room that nobody else has: of one budget, or of a narrower one too.
 #[derive(Debug)]
-pub(crate) struct Room(Option<OwnedSemaphorePermit>);
+pub(crate) struct Room([Option<OwnedSemaphorePermit>; 2]);
 
 /// Room that is lent out in buffers, again and again, to those who work on one transfer.
 #[derive(Debug, Clone)]
@@ -60,18 +60,29 @@ pub(crate) struct Pool {
 
 impl Budget {
     fn of(bytes: usize) -> Self {
+        Self::with(bytes, None)
+    }
+
+    /// One of so many bytes, of which `free` tells what is free, where some of it was taken before.
+    pub(crate) fn with(bytes: usize, free: Option<Arc<Semaphore>>) -> Self {
         let units = units(bytes);
         Self {
             units,
-            free: Arc::new(Semaphore::new(units)),
+            free: free.unwrap_or_else(|| Arc::new(Semaphore::new(units))),
         }
+    }
+
+    /// What counts what is free; it lives as long as any room of this budget.
+    pub(crate) const fn free(&self) -> &Arc<Semaphore> {
+        &self.free
     }
 
     /// Waits for room for `len_bytes`; more than the whole budget is taken for the whole budget.
     pub(crate) async fn reserve(&self, len_bytes: usize) -> Room {
         let units = u32::try_from(units(len_bytes).min(self.units)).unwrap_or(u32::MAX);
         // The semaphore is never closed; without a permit a buffer would only go uncounted.
-        Room(Arc::clone(&self.free).acquire_many_owned(units).await.ok())
+        let room = Arc::clone(&self.free).acquire_many_owned(units).await;
+        Room([room.ok(), None])
     }
 
     /// Waits as [`Budget::reserve`] does.
@@ -80,7 +91,8 @@ impl Budget {
             free: Arc::new(Semaphore::new(0)),
             room: Arc::default(),
         };
-        pool.add(self.reserve(len_bytes).await.0);
+        let Room(rooms) = self.reserve(len_bytes).await;
+        rooms.into_iter().for_each(|room| pool.add(room));
         pool
     }
 
@@ -132,13 +144,20 @@ impl Pool {
 }
 
 impl Room {
+    /// The same room, which also is that much of a narrower budget.
+    pub(crate) fn within(self, narrower: Self) -> Self {
+        let (Self([all, _]), Self([own, _])) = (self, narrower);
+        Self([all, own])
+    }
+
     /// Takes a buffer out of the room, which becomes smaller; the buffer's drop frees its part.
     pub(crate) fn take(&mut self, len_bytes: usize) -> Buffer {
-        let room = self.0.as_mut().and_then(|room| {
+        let rooms = self.0.each_mut().map(|room| {
+            let room = room.as_mut()?;
             let all = room.num_permits();
             room.split(units(len_bytes).min(all))
         });
-        Buffer::new(len_bytes, Hold::Room(room))
+        Buffer::new(len_bytes, Hold::Room(rooms))
     }
 }
 
@@ -162,7 +181,7 @@ pub(crate) struct Buffer {
 /// What is given back when a buffer is dropped.
 #[expect(dead_code, reason = "held for its drop")]
 enum Hold {
-    Room(Option<OwnedSemaphorePermit>),
+    Room([Option<OwnedSemaphorePermit>; 2]),
     Loan(Arc<Loan>),
 }
 

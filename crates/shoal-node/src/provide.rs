@@ -10,6 +10,7 @@
 
 mod compress;
 mod pack;
+mod room;
 mod send;
 mod serving;
 mod tree;

@@ -17,9 +17,10 @@ use shoal_wire::{Communication, Hash, NodeId, Refusal, Scope};
 use tokio::sync::mpsc;
 
 use super::compress::{self, Probe, Trial};
+use super::room::ROOMS;
 use super::send::hand_over;
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
-use crate::budget::{self, Buffer};
+use crate::budget::Buffer;
 use crate::share::{Share, SharedFile};
 use crate::transfers::{Direction, EndOnDrop, State, Transfer};
 
@@ -109,7 +110,7 @@ impl Provide {
     ) -> Result<(), Stop> {
         let mut probe = Probe::new(true, Instant::now());
         let mut next = match to_send.recv().await {
-            Some(wanted) => Some(self.prepare_pack(wanted, scope, &mut probe).await),
+            Some(wanted) => Some(self.prepare_pack(wanted, (scope, to), &mut probe).await),
             None => None,
         };
         while let Some(prepared) = next {
@@ -130,7 +131,7 @@ impl Provide {
             };
             let preparing = async {
                 match to_send.recv().await {
-                    Some(wanted) => Some(self.prepare_pack(wanted, scope, &mut probe).await),
+                    Some(wanted) => Some(self.prepare_pack(wanted, (scope, to), &mut probe).await),
                     None => None,
                 }
             };
@@ -142,13 +143,18 @@ impl Provide {
         Ok(())
     }
 
-    async fn prepare_pack(&self, wanted: PackGet, scope: &Scope, probe: &mut Probe) -> Prepared {
+    async fn prepare_pack(
+        &self,
+        wanted: PackGet,
+        (scope, to): (&Scope, NodeId),
+        probe: &mut Probe,
+    ) -> Prepared {
         let (share, scope) = (self.share.clone(), scope.clone());
         let content_bytes = wanted.files.content_bytes();
         let is_compressed = wanted.accepts_zstd && probe.wants(content_bytes);
         let len_bytes = usize::try_from(content_bytes).unwrap_or(usize::MAX);
         let room_bytes = len_bytes.saturating_mul(1 + usize::from(is_compressed));
-        let mut room = budget::SENDING.reserve(room_bytes).await;
+        let mut room = ROOMS.reserve(to, room_bytes).await;
         self.tasks
             .blocking(move || {
                 let mut prepared = read_pack(&share, &scope, &wanted, room.take(len_bytes));

@@ -18,8 +18,9 @@ use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
 
 use super::compress::{self, Probe, Trial};
+use super::room::{GaveWay, ROOMS};
 use super::{Provide, Serving, Stop, refuse};
-use crate::budget::{self, BLOCK_BYTES, Buffer, Room};
+use crate::budget::{BLOCK_BYTES, Buffer, Room};
 use crate::share::SharedFile;
 use crate::transfers::Transfer;
 
@@ -90,7 +91,7 @@ impl Provide {
         };
         let read_to = part.read_to;
         let (position, end) = (part.position, part.chunk.end);
-        let mut room = budget::SENDING.reserve(part.room_bytes()).await;
+        let mut room = ROOMS.reserve(serving.to, part.room_bytes()).await;
         let (file, stat) = (Arc::clone(&serving.file), serving.shared.stat);
         let read = self
             .tasks
@@ -306,12 +307,17 @@ pub(super) async fn hand_over(
     while !content.is_empty() {
         let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
         let step = content.split_to(allowed);
-        tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step))
-            .await
-            .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))??;
+        let taking = tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step));
+        let taken = ROOMS.taking(taking).await;
+        let taken = taken.map_err(|GaveWay| took_nothing())?;
+        taken.map_err(|_| took_nothing())??;
         transfer.handed(allowed as u64);
     }
     Ok(())
+}
+
+fn took_nothing() -> Stop {
+    refuse(Refusal::TimedOut, "the receiver takes nothing")
 }
 
 fn is_unchanged(file: &File, announced: &FileStat) -> bool {
