@@ -15,6 +15,7 @@ use shoal_wire::{NodeId, Refusal};
 
 use crate::directory::Directory;
 use crate::identity::node_id_in;
+use crate::moving::is_on_own_network;
 use crate::socket::canonical;
 use crate::stream::Stream;
 use crate::tls::Protocol;
@@ -77,6 +78,8 @@ pub struct LivePath {
     pub kind: PathKind,
     /// Where they go, to the relay where they are relayed; IPv4 is always spelled as IPv4.
     pub remote: SocketAddr,
+    /// Whether that is on a network of this machine, with no router in between.
+    pub is_on_lan: bool,
     /// Smoothed round-trip time.
     pub rtt: Duration,
     /// The smallest so far: the path's own share, without waiting in queues and for busy machines.
@@ -304,9 +307,11 @@ impl Link {
         let remote = path.as_ref().and_then(|path| path.remote_address().ok());
         let stats = path.map(|path| path.stats()).unwrap_or_default();
         let controller = connection.congestion_state(PathId::ZERO);
+        let remote = remote.map_or(self.shared.first_remote, canonical);
         LivePath {
             kind: PathKind::Direct,
-            remote: remote.map_or(self.shared.first_remote, canonical),
+            remote,
+            is_on_lan: is_on_own_network(remote.ip()),
             rtt: stats.rtt,
             smallest_rtt: controller
                 .and_then(congestion::smallest_rtt)
@@ -331,9 +336,11 @@ impl Link {
         let stats = id.and_then(|id| paths.get(id)).map(|path| path.stats());
         let stats = stats.unwrap_or_default();
         let controller = id.and_then(|id| connection.congestion_state(id));
+        let remote = canonical(remote);
         LivePath {
             kind,
-            remote: canonical(remote),
+            remote,
+            is_on_lan: kind == PathKind::Punched && is_on_own_network(remote.ip()),
             rtt: stats.rtt,
             smallest_rtt: controller
                 .and_then(congestion::smallest_rtt)

@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
 
-pub(crate) use text::{duration, path_kind, round_trip, size, table, when};
+pub(crate) use text::{duration, path_kind, path_place, path_text, round_trip, size, table, when};
 
 /// Version of the JSON events, raised when the meaning of a field changes.
 const EVENTS_VERSION: u32 = 1;

@@ -29,7 +29,7 @@ use crate::commands::{list, peer, status};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
 use crate::limits::changes_of;
-use crate::output::{Output, duration, path_kind, round_trip, size, table};
+use crate::output::{Output, duration, path_place, round_trip, size, table};
 
 /// Lines that are remembered from one run to the next.
 const HISTORY_LINES: usize = 1000;
@@ -340,12 +340,7 @@ fn transfer_row(transfer: &Snapshot) -> Vec<String> {
         state,
         duration(transfer.elapsed),
         transfer.route.map_or_else(String::new, |path| {
-            format!(
-                "{} {}, {}",
-                path_kind(&path),
-                path.remote,
-                round_trip(path.rtt)
-            )
+            format!("{}, {}", path_place(&path), round_trip(path.rtt))
         }),
     ]
 }

@@ -141,6 +141,7 @@ pub(crate) fn route_fields(path: &LivePath) -> Value {
     json!({
         "kind": path_kind(path),
         "remote": path.remote.to_string(),
+        "is_on_lan": path.is_on_lan,
         "rtt_us": path.rtt.as_micros() as u64,
     })
 }

@@ -44,7 +44,16 @@ pub(crate) fn path_kind(path: &LivePath) -> &'static str {
 pub(crate) fn path_text(path: &LivePath) -> String {
     match path.kind {
         PathKind::Relayed => format!("relayed by {}", path.remote),
+        _ if path.is_on_lan => "direct on the LAN".to_owned(),
         _ => path_kind(path).to_owned(),
+    }
+}
+
+/// The same, and where they go.
+pub(crate) fn path_place(path: &LivePath) -> String {
+    match path.kind {
+        PathKind::Relayed => path_text(path),
+        _ => format!("{}, {}", path_text(path), path.remote),
     }
 }
 

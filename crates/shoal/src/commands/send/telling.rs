@@ -12,7 +12,7 @@ use shoal_wire::Hash;
 
 use super::Visits;
 use crate::output::progress::{plain_bar, route_fields};
-use crate::output::{Output, path_kind, round_trip, size};
+use crate::output::{Output, path_place, path_text, round_trip, size};
 
 /// Time between two JSON progress events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
@@ -134,11 +134,10 @@ impl Telling {
         fields["route"] = route_fields(&path);
         self.output.event("opened", fields, || {
             format!(
-                "{} ({}) is here, {} {}, {}",
+                "{} ({}) is here, {}, {}",
                 visit.name,
                 visit.node.short(),
-                path_kind(&path),
-                path.remote,
+                path_place(&path),
                 round_trip(path.rtt)
             )
         });
@@ -203,7 +202,7 @@ impl Telling {
                 bar.set_message(format!(
                     "to {} ({}, {})",
                     shown.visit.name,
-                    path_kind(&path),
+                    path_text(&path),
                     round_trip(path.rtt)
                 ));
             }
