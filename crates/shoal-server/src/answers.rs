@@ -99,10 +99,7 @@ impl Answers {
                 let none = || refused(Refusal::Denied, "this server has no relay");
                 place.map(Communication::RelayPlace).ok_or_else(none)
             }
-            Communication::NatTest => {
-                let tests = &self.coordinator.nat_tests;
-                tests.run(&self.coordinator, (self.node, link)).await
-            }
+            Communication::NatTest => self.coordinator.nat_tests.run((self.node, link)).await,
             Communication::OfferNotice { to, ticket } => self.pass_notice(to, ticket).await,
             Communication::FileOffer(_)
             | Communication::Rescan

@@ -4,10 +4,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use shoal_core::registry::ConnectionId;
 use shoal_link::{Endpoint, Identity};
 use shoal_node::fetch::Fetcher;
 use shoal_node::provide::Provide;
@@ -62,7 +60,6 @@ pub(crate) struct Coordinator {
     pub(crate) fetcher: Fetcher,
     pub(crate) transfers: Transfers,
     pub(crate) nat_tests: NatTests,
-    pub(crate) connections: AtomicU64,
     pub(crate) started_at: Instant,
 }
 
@@ -70,11 +67,6 @@ impl Coordinator {
     /// The server's own id.
     pub(crate) fn node(&self) -> NodeId {
         self.endpoint.node_id()
-    }
-
-    /// The number of one more connection.
-    pub(crate) fn next_connection(&self) -> ConnectionId {
-        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Where the server listens.

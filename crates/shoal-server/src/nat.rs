@@ -6,19 +6,17 @@
 //! because some NATs take a new port towards whom they have just turned away. Nobody but the node
 //! that asked is dialled or answered, and its address is proven by the link on which it asks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_link::{Dial, Endpoint, EndpointConfig, Link, PathKind, Protocol, Trust};
+use shoal_link::{Dial, Endpoint, EndpointConfig, Identity, Link, PathKind, Protocol, Trust};
 use shoal_node::tasks::Tasks;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Communication, NodeId, Refusal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::connection::attend;
-use crate::coordinator::Coordinator;
 use crate::refused::refused;
 
 /// Tests at once: each holds two sockets for some seconds.
@@ -31,21 +29,36 @@ const OPEN_FOR: Duration = Duration::from_secs(10);
 /// The tests under way.
 pub(crate) struct NatTests {
     places: Arc<Semaphore>,
+    identity: Identity,
+    /// Where the server listens.
+    ip: IpAddr,
+    /// Takes the links of nodes that dial the other port.
+    links: mpsc::Sender<Link>,
     tasks: Tasks,
 }
 
 impl NatTests {
-    pub(crate) fn new(tasks: Tasks) -> Self {
-        Self {
+    /// Tests of the server with this identity at this address, and the links that are made in them:
+    /// they are attended to like all others.
+    pub(crate) fn new(
+        identity: Identity,
+        ip: IpAddr,
+        tasks: Tasks,
+    ) -> (Self, mpsc::Receiver<Link>) {
+        let (links, made) = mpsc::channel(TESTS_MAX);
+        let tests = Self {
             places: Arc::new(Semaphore::new(TESTS_MAX)),
+            identity,
+            ip,
+            links,
             tasks,
-        }
+        };
+        (tests, made)
     }
 
     /// Tests what lies before the node at the other end of `link`.
     pub(crate) async fn run(
         &self,
-        coordinator: &Arc<Coordinator>,
         (node, link): (NodeId, &Link),
     ) -> Result<Communication, ErrorReport> {
         let path = link.path();
@@ -54,19 +67,8 @@ impl NatTests {
         }
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| refused(Refusal::QuotaExceeded, "too many tests at once"))?;
-        let bind = async |accept| {
-            let config = EndpointConfig {
-                bind: SocketAddr::new(coordinator.local_addr().ip(), 0),
-                identity: coordinator.identity.clone(),
-                certificate: None,
-                accept,
-                roaming: None,
-            };
-            let bound = Endpoint::bind(config).await;
-            bound.map_err(|error| refused(Refusal::Internal, error))
-        };
-        let dialling = bind(Vec::new()).await?;
-        let answering = bind(vec![Protocol::Control]).await?;
+        let dialling = self.open(Vec::new()).await?;
+        let answering = self.open(vec![Protocol::Control]).await?;
         let dial = Dial {
             addresses: vec![path.remote],
             server_name: None,
@@ -81,29 +83,36 @@ impl NatTests {
             port: answering.local_addr().port(),
             is_reached,
         };
-        let (coordinator, tasks) = (Arc::clone(coordinator), self.tasks.clone());
+        let links = self.links.clone();
         self.tasks.spawn(async move {
             // It ends with the time, or with the endpoint.
-            let _ended = timeout(OPEN_FOR, answer(&coordinator, (&answering, node), &tasks)).await;
+            let _ended = timeout(OPEN_FOR, answer((&answering, node), &links)).await;
             answering.close(Refusal::Done).await;
             drop(place);
         });
         Ok(tested)
     }
+
+    async fn open(&self, accept: Vec<Protocol>) -> Result<Endpoint, ErrorReport> {
+        let config = EndpointConfig {
+            bind: SocketAddr::new(self.ip, 0),
+            identity: self.identity.clone(),
+            certificate: None,
+            accept,
+            roaming: None,
+        };
+        let bound = Endpoint::bind(config).await;
+        bound.map_err(|error| refused(Refusal::Internal, error))
+    }
 }
 
-/// Tells one node where it is seen, as on the first port.
-async fn answer(
-    coordinator: &Arc<Coordinator>,
-    (endpoint, node): (&Endpoint, NodeId),
-    tasks: &Tasks,
-) {
+/// Hands on the links of one node, which hears on each where it is seen.
+async fn answer((endpoint, node): (&Endpoint, NodeId), links: &mpsc::Sender<Link>) {
     while let Some(link) = endpoint.accept().await {
         if link.remote_id() != Some(node) {
             link.close(Refusal::Denied);
-            continue;
+        } else if let Err(mpsc::error::TrySendError::Full(link)) = links.try_send(link) {
+            link.close(Refusal::QuotaExceeded);
         }
-        let connection = coordinator.next_connection();
-        attend(Arc::clone(coordinator), link, connection, tasks.clone()).await;
     }
 }

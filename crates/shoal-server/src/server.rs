@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use shoal_core::registry::ConnectionId;
 use shoal_link::{
-    BindError, Endpoint, EndpointConfig, Identity, Protocol, RoamingConfig, ServerCertificate,
+    BindError, Endpoint, EndpointConfig, Identity, Link, Protocol, RoamingConfig, ServerCertificate,
 };
 use shoal_node::fetch::Fetcher;
 use shoal_node::plan::SERVER;
@@ -22,6 +22,7 @@ use shoal_store::folder::{Folder, FolderError};
 use shoal_store::index::{Index, IndexError};
 use shoal_wire::message::{Bounded, FileAnnounce};
 use shoal_wire::{JoinTicket, NodeId, NodeName, Refusal, ShortText};
+use tokio::sync::mpsc;
 
 use crate::addresses::own_addresses;
 use crate::catalog::{Catalog, OpenError};
@@ -136,6 +137,8 @@ impl Server {
         let share = Share::start(shared, index, &tasks);
         let throttle = Throttle::new(options.limits);
         let transfers = Transfers::limited(throttle.clone());
+        let (nat_tests, of_tests) =
+            NatTests::new(options.identity.clone(), address.ip(), tasks.clone());
         let coordinator = Arc::new(Coordinator {
             identity: options.identity,
             name: options.name,
@@ -155,8 +158,7 @@ impl Server {
             share,
             transfers,
             endpoint,
-            nat_tests: NatTests::new(tasks.clone()),
-            connections: AtomicU64::new(0),
+            nat_tests,
             started_at: Instant::now(),
         });
         if let Some(port) = port {
@@ -165,7 +167,7 @@ impl Server {
         }
         tasks.spawn(throttle.follow_hours());
         tasks.spawn(feed_catalog(Arc::clone(&coordinator)));
-        tasks.spawn(accept(Arc::clone(&coordinator), tasks.clone()));
+        tasks.spawn(accept(Arc::clone(&coordinator), of_tests, tasks.clone()));
         let orders = Arc::new(Orders::new(Arc::clone(&coordinator)));
         tasks.spawn(control.serve(orders, tasks.clone()));
         tracing::info!(
@@ -288,15 +290,26 @@ async fn feed_catalog(coordinator: Arc<Coordinator>) {
     }
 }
 
-async fn accept(coordinator: Arc<Coordinator>, tasks: Tasks) {
+async fn accept(coordinator: Arc<Coordinator>, mut of_tests: mpsc::Receiver<Link>, tasks: Tasks) {
     let places = Arc::new(Places::default());
-    while let Some(link) = coordinator.endpoint.accept().await {
+    let mut count = 0;
+    loop {
+        let link = tokio::select! {
+            link = coordinator.endpoint.accept() => link,
+            Some(link) = of_tests.recv() => Some(link),
+        };
+        let Some(link) = link else { return };
         let Some(place) = places.take(link.remote_id(), link.path().remote.ip()) else {
             link.close(Refusal::QuotaExceeded);
             continue;
         };
-        let connection = coordinator.next_connection();
-        let attended = attend(Arc::clone(&coordinator), link, connection, tasks.clone());
+        count += 1;
+        let attended = attend(
+            Arc::clone(&coordinator),
+            link,
+            ConnectionId(count),
+            tasks.clone(),
+        );
         tasks.spawn(async move {
             attended.await;
             drop(place);

@@ -2,11 +2,28 @@
 
 use clap::Args;
 use shoal_core::schedule::{Rule, Schedule};
-use shoal_node::throttle::LimitSettings;
+use shoal_node::tasks::Tasks;
+use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_wire::message::{LimitChange, LimitRequest};
 use shoal_wire::rate::{Rate, RateError};
 
 use crate::exit::{Code, Failure};
+
+/// What a command keeps to that only receives: `--down` as it was given, the rest as the settings
+/// have it.
+pub(crate) fn receiving(
+    down: &[Rule],
+    settings: &LimitSettings,
+    tasks: &Tasks,
+) -> Result<Throttle, Failure> {
+    let limits = LimitSettings {
+        down: over(down, &settings.down)?,
+        ..settings.clone()
+    };
+    let throttle = Throttle::new(limits);
+    tasks.spawn(throttle.clone().follow_hours());
+    Ok(throttle)
+}
 
 /// The limits that a server or peer starts with.
 #[derive(Debug, Args)]
@@ -60,7 +77,7 @@ impl LimitArguments {
 }
 
 /// One limit as it was given, else as the settings have it.
-pub(crate) fn over(given: &[Rule], settings: &Schedule) -> Result<Schedule, Failure> {
+fn over(given: &[Rule], settings: &Schedule) -> Result<Schedule, Failure> {
     if given.is_empty() {
         return Ok(settings.clone());
     }

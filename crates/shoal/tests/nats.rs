@@ -257,6 +257,7 @@ fn the_doctor_tells_nats_and_firewalls_apart() {
     let told = scene.doctor();
     let server = check(&told, "server");
     assert_eq!(server["udp_blocked"], true, "{server}");
+    assert_eq!(check(&told, "slowest")["part"], "network");
     assert_eq!(server["verdict"], "warning", "{server}");
 }
 

@@ -20,8 +20,8 @@ use crate::requests::{RequestError, answer, converse};
 /// How long reaching another peer may take, all its addresses together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the sender of an offer may take to let this node in: a person may have to say so, and
-/// a large folder may have to be listed.
-const OPENING_DEADLINE: Duration = Duration::from_secs(600);
+/// a large folder may have to be listed, or all of a pipe read.
+const OPENING_DEADLINE: Duration = Duration::from_secs(3600);
 /// How long the last words of a visit may take to arrive.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 

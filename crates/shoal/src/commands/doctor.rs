@@ -109,25 +109,30 @@ pub(super) async fn run(arguments: DoctorArguments, output: &Output) -> Result<(
     telling.tell(&network::addresses(&endpoint));
     telling.tell(&network::ipv6());
     telling.tell(&network::neighbours(&endpoint, arguments.no_lan).await);
-    match server_of(&arguments.joined, &settings) {
+    let is_relayed = match server_of(&arguments.joined, &settings) {
         Ok(server) => {
             let name = crate::connect::node_name(None, &settings);
-            for finding in network::by_server(&endpoint, server, name).await {
-                telling.tell(&finding);
-            }
+            let findings = network::by_server(&endpoint, server, name).await;
+            findings.iter().for_each(|finding| telling.tell(finding));
+            findings
+                .iter()
+                .any(|finding| finding.fields["udp_blocked"] == true)
         }
-        Err(_) => telling.tell(&Finding::new(
-            "server",
-            Verdict::Unknown,
-            "none is known: NAT, clock and relay cannot be told without one (--join TICKET)",
-        )),
-    }
+        Err(_) => {
+            telling.tell(&Finding::new(
+                "server",
+                Verdict::Unknown,
+                "none is known: NAT, clock and relay cannot be told without one (--join TICKET)",
+            ));
+            false
+        }
+    };
     let hashing = machine::hashing().await;
     let disk = machine::disk(&arguments.folder).await;
     for speed in [&hashing, &disk] {
         telling.tell(&speed.finding);
     }
-    telling.tell(&machine::slowest(&hashing, &disk));
+    telling.tell(&machine::slowest(&hashing, &disk, is_relayed));
     endpoint.close(shoal_wire::Refusal::Done).await;
     match telling.failed {
         0 => Ok(()),

@@ -15,7 +15,6 @@ use shoal_node::fetch::{
 use shoal_node::plan::{Candidate, PlanError, Planned, PlannedFile, PlannedTree, plan};
 use shoal_node::session::Session;
 use shoal_node::tasks::Tasks;
-use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfer, Transfers};
 use shoal_store::attributes::Wanted;
 use shoal_store::folder::Folder;
@@ -28,7 +27,7 @@ use crate::args::GetArguments;
 use crate::connect::Joined;
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
-use crate::limits::over;
+use crate::limits;
 use crate::output::progress::Progress;
 use crate::output::{Output, size, table};
 
@@ -51,12 +50,7 @@ pub(super) async fn run(arguments: GetArguments, output: &Output) -> Result<(), 
         () = interrupt.received() => return Err(interrupted()),
     };
     let tasks = Tasks::new();
-    let limits = LimitSettings {
-        down: over(&arguments.down, &joined.limits.down)?,
-        ..joined.limits.clone()
-    };
-    let throttle = Throttle::new(limits);
-    tasks.spawn(throttle.clone().follow_hours());
+    let throttle = limits::receiving(&arguments.down, &joined.limits, &tasks)?;
     let getting = Getting {
         fetcher: &Fetcher::new(joined.endpoint.clone(), tasks.clone(), None)
             .with_index(joined.index_path.clone())

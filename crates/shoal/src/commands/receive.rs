@@ -20,7 +20,6 @@ use shoal_node::fetch::{
 use shoal_node::relays::{Relays, relays_of};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
-use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::{Direction, Transfers};
 use shoal_store::folder::Folder;
 use shoal_wire::message::Addresses;
@@ -35,6 +34,7 @@ use crate::args::ReceiveArguments;
 use crate::connect::{node_name, open_endpoint};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
+use crate::limits;
 use crate::output::Output;
 use crate::output::progress::route_fields;
 
@@ -53,12 +53,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
     let name = node_name(arguments.own_name.clone(), &settings);
     let endpoint = open_endpoint(&state, 0, Vec::new()).await?;
     let tasks = Tasks::new();
-    let limits = LimitSettings {
-        down: crate::limits::over(&arguments.down, &settings.limits.down)?,
-        ..settings.limits.clone()
-    };
-    let throttle = Throttle::new(limits);
-    tasks.spawn(throttle.clone().follow_hours());
+    let throttle = limits::receiving(&arguments.down, &settings.limits, &tasks)?;
     let received = async {
         let whence = whence::Whence {
             joined: &arguments.joined,

@@ -94,8 +94,9 @@ fn write(folder: &PathBuf) -> std::io::Result<f64> {
     Ok((WRITTEN_PIECES * PIECE_BYTES) as f64 / started.elapsed().as_secs_f64())
 }
 
-/// What this machine is slowest at.
-pub(super) fn slowest(hashing: &Speed, disk: &Speed) -> Finding {
+/// What slows a transfer of this machine down first: its way out, where everything is relayed, else
+/// what it is slowest at itself.
+pub(super) fn slowest(hashing: &Speed, disk: &Speed, is_relayed: bool) -> Finding {
     let (Some(hash), Some(written)) = (hashing.bytes_per_second, disk.bytes_per_second) else {
         return Finding::new("slowest", Verdict::Unknown, "cannot be told");
     };
@@ -103,6 +104,13 @@ pub(super) fn slowest(hashing: &Speed, disk: &Speed) -> Finding {
         true => ("disk", written),
         false => ("processor", hash),
     };
+    if is_relayed {
+        let text = format!(
+            "the way out: UDP is blocked, so everything goes over TCP through the relay, which all share. The machine itself receives {}",
+            rate(speed)
+        );
+        return Finding::new("slowest", Verdict::Warning, text).with(json!({ "part": "network" }));
+    }
     let text = format!(
         "the {name}: this machine receives {} at most. A transfer that is slower waits for the network or for the other side; its progress shows the path, and 'relayed' is the slowest",
         rate(speed)

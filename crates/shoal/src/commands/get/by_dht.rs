@@ -7,7 +7,6 @@ use shoal_node::plan::{Planned, PlannedFile};
 use shoal_node::providers::Search;
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
-use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::Transfers;
 use shoal_wire::{Hash, Refusal, SafePath};
 
@@ -16,7 +15,7 @@ use crate::args::GetArguments;
 use crate::connect::{node_name, open_endpoint};
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
-use crate::limits::over;
+use crate::limits;
 use crate::output::Output;
 
 /// Runs the command.
@@ -31,12 +30,7 @@ pub(super) async fn run(
     let (folder, slice) = destination(arguments)?;
     let endpoint = open_endpoint(&state, 0, Vec::new()).await?;
     let tasks = Tasks::new();
-    let limits = LimitSettings {
-        down: over(&arguments.down, &settings.limits.down)?,
-        ..settings.limits.clone()
-    };
-    let throttle = Throttle::new(limits);
-    tasks.spawn(throttle.clone().follow_hours());
+    let throttle = limits::receiving(&arguments.down, &settings.limits, &tasks)?;
     let greeting = Greeting {
         secret: secret_of_content(&hash),
         name: node_name(None, &settings),

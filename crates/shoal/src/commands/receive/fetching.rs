@@ -17,8 +17,10 @@ use crate::output::progress::Progress;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a sender that was lost is tried to be reached again while nothing comes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Wait between two tries.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Wait before the first new try, doubled with each further one that brings nothing.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// Longest wait between two tries.
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
 impl Receiving<'_> {
     /// Fetches what was accepted, also past interruptions of the network.
@@ -31,7 +33,7 @@ impl Receiving<'_> {
         let shown = folder.path().display().to_string();
         let mut course = Course::of_offer(&self.source.provider.name, shown, self.output);
         let mut progress = Progress::start(self.output);
-        let mut since = Instant::now();
+        let (mut since, mut pause) = (Instant::now(), RETRY_FIRST);
         let mut is_interrupted = false;
         for (remote, target) in accepted.trees() {
             let mut before = None;
@@ -52,7 +54,7 @@ impl Receiving<'_> {
                 let Err(error) = fetched else { break };
                 let moved = Some(course.standing().verified_bytes);
                 if moved > before {
-                    (before, since) = (moved, Instant::now());
+                    (before, since, pause) = (moved, Instant::now(), RETRY_FIRST);
                 }
                 if !error.may_pass() || since.elapsed() > PATIENCE {
                     course.broke_off(&of_job, &error);
@@ -61,10 +63,15 @@ impl Receiving<'_> {
                 self.output.note(&format!(
                     "{error}; trying again while the sender may be there"
                 ));
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY_PAUSE) => {
+                let waited = async {
+                    tokio::time::sleep(pause).await;
+                    // At first it is dialled where it was, and by its relay, as a new look takes time.
+                    if pause > RETRY_FIRST {
                         let _found = self.look_around().await;
                     }
+                };
+                tokio::select! {
+                    () = waited => pause = RETRY_LONGEST.min(2 * pause),
                     () = interrupt.received() => {
                         is_interrupted = true;
                         break;
