@@ -208,11 +208,11 @@ impl Source {
     }
 }
 
-/// Files from 1 to 8 MiB and a little, that end inside a chunk.
+/// Files from 1 to 4 MiB and a little, that end inside a chunk.
 fn write_files(world: &World, node: &str, count: u64) -> Vec<Sample> {
     (0..count)
         .map(|number| {
-            let size = (1 + number * 5 % 8) * MIB + number * 977 + 1;
+            let size = (1 + number * 5 % 4) * MIB + number * 977 + 1;
             let content = noise(
                 usize::try_from(size).expect("a few MiB"),
                 size + node.len() as u64,

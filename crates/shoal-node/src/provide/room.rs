@@ -2,13 +2,15 @@
 //!
 //! What waits for a receiver that takes nothing keeps its room. So that nobody else waits for that
 //! receiver, one node has three quarters of the room at most; and where others wait all the same,
-//! those are dropped that have taken nothing for long, the longest first.
+//! those are dropped that have taken nothing for long, the longest first. One that nothing is heard
+//! of meanwhile is gone, most likely, and gives way sooner.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use shoal_link::Link;
 use shoal_wire::NodeId;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -20,6 +22,8 @@ use crate::budget::{self, Budget, Room};
 const NODE_BYTES: usize = 12 << 20;
 /// How long a receiver may take nothing while others wait for room.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// The same where nothing at all is heard of it: a machine that lives answers within its round trip.
+const GONE_AFTER: Duration = Duration::from_secs(2);
 /// Time between two looks at who gives way.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -37,7 +41,25 @@ pub(super) struct Rooms {
 #[derive(Default)]
 struct Waits {
     next: u64,
-    begun: BTreeMap<u64, (Instant, CancellationToken)>,
+    begun: BTreeMap<u64, Begun>,
+}
+
+/// One that is waited for.
+struct Begun {
+    node: NodeId,
+    since: Instant,
+    /// The link, and what had been heard on it.
+    heard: Option<(Link, u64)>,
+    gives_way: CancellationToken,
+}
+
+impl Begun {
+    fn is_overdue(&self) -> bool {
+        let is_silent = |(link, heard): &(Link, u64)| link.heard() == *heard;
+        let waited = self.since.elapsed();
+        waited >= STALLED_AFTER
+            || waited >= GONE_AFTER && self.heard.as_ref().is_some_and(is_silent)
+    }
 }
 
 /// A receiver took nothing while others waited for room.
@@ -55,25 +77,47 @@ impl Rooms {
 
     /// Waits for room for `len_bytes` that are sent to `node`.
     pub(super) async fn reserve(&self, node: NodeId, len_bytes: usize) -> Room {
-        let own = self.budget_of(node).reserve(len_bytes).await;
-        let mut reserving = pin!(self.all.reserve(len_bytes));
+        let own = self.budget_of(node);
+        let own = self.unblock(own.reserve(len_bytes), |one| one == node);
+        let own = own.await;
+        let room = self.unblock(self.all.reserve(len_bytes), |_| true);
+        room.await.within(own)
+    }
+
+    /// Waits for room, and has those give way who hold it up, of the nodes that count.
+    async fn unblock(
+        &self,
+        reserving: impl Future<Output = Room>,
+        counts: impl Fn(NodeId) -> bool,
+    ) -> Room {
+        let mut reserving = pin!(reserving);
         loop {
             if let Ok(room) = timeout(LOOK_INTERVAL, &mut reserving).await {
-                return room.within(own);
+                return room;
             }
-            self.drop_slowest();
+            self.drop_slowest(&counts);
         }
     }
 
-    /// Waits until a receiver has taken something.
+    /// Waits until the receiver at `node` has taken something.
     ///
     /// # Errors
     /// When it has to give way to others.
-    pub(super) async fn taking<T>(&self, taken: impl Future<Output = T>) -> Result<T, GaveWay> {
+    pub(super) async fn taking<T>(
+        &self,
+        (node, link): (NodeId, Option<Link>),
+        taken: impl Future<Output = T>,
+    ) -> Result<T, GaveWay> {
         let gives_way = CancellationToken::new();
+        let begun = Begun {
+            node,
+            since: Instant::now(),
+            heard: link.map(|link| (link.clone(), link.heard())),
+            gives_way: gives_way.clone(),
+        };
         let wait = Wait {
             rooms: self,
-            number: self.waits().enter(&gives_way),
+            number: self.waits().enter(begun),
         };
         let taken = tokio::select! {
             taken = taken => Ok(taken),
@@ -93,13 +137,12 @@ impl Rooms {
         budget
     }
 
-    fn drop_slowest(&self) {
+    fn drop_slowest(&self, counts: impl Fn(NodeId) -> bool) {
         let waits = self.waits();
-        let slowest = waits.begun.values().min_by_key(|(since, _)| *since);
-        if let Some((since, gives_way)) = slowest
-            && since.elapsed() >= STALLED_AFTER
-        {
-            gives_way.cancel();
+        let of_these = waits.begun.values().filter(|one| counts(one.node));
+        let overdue = of_these.filter(|one| one.is_overdue());
+        if let Some(slowest) = overdue.min_by_key(|one| one.since) {
+            slowest.gives_way.cancel();
         }
     }
 
@@ -109,10 +152,9 @@ impl Rooms {
 }
 
 impl Waits {
-    fn enter(&mut self, gives_way: &CancellationToken) -> u64 {
+    fn enter(&mut self, begun: Begun) -> u64 {
         self.next += 1;
-        let entry = (Instant::now(), gives_way.clone());
-        self.begun.insert(self.next, entry);
+        self.begun.insert(self.next, begun);
         self.next
     }
 }
@@ -165,7 +207,8 @@ mod tests {
             let rooms = Arc::clone(&rooms);
             async move {
                 let room = rooms.reserve(node(number), 8 << 20).await;
-                let taken = rooms.taking(std::future::pending::<()>()).await;
+                let receiver = (node(number), None);
+                let taken = rooms.taking(receiver, std::future::pending::<()>()).await;
                 drop(room);
                 taken
             }
@@ -179,6 +222,6 @@ mod tests {
         drop(rooms.reserve(node(3), 12 << 20).await);
         assert_eq!(first.await.unwrap(), Err(GaveWay));
         assert_eq!(second.await.unwrap(), Err(GaveWay));
-        assert_eq!(rooms.taking(async { 7 }).await, Ok(7));
+        assert_eq!(rooms.taking((node(1), None), async { 7 }).await, Ok(7));
     }
 }

@@ -308,7 +308,7 @@ pub(super) async fn hand_over(
         let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
         let step = content.split_to(allowed);
         let taking = tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step));
-        let taken = ROOMS.taking(taking).await;
+        let taken = ROOMS.taking((to, transfer.link()), taking).await;
         let taken = taken.map_err(|GaveWay| took_nothing())?;
         taken.map_err(|_| took_nothing())??;
         transfer.handed(allowed as u64);
