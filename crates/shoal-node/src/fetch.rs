@@ -46,7 +46,7 @@ pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
 const FILES_AT_ONCE: usize = 16;
 /// Wait before sources that were lost are tried again, as long as each round brings something.
-const ROUND_PAUSE: Duration = Duration::from_secs(1);
+const ROUND_PAUSE: Duration = Duration::from_millis(250);
 
 /// Where a file can be had.
 #[derive(Debug, Clone)]
