@@ -1,5 +1,6 @@
 //! What is answered over TCP, on the same port number as QUIC: HTTPS, one request per connection.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use hyper_util::service::TowerToHyperService;
-use shoal_link::{Https, Identity, ServerCertificate};
+use shoal_link::{BindError, Endpoint, EndpointConfig, Https};
 use shoal_node::tasks::Tasks;
+use shoal_wire::Refusal;
 use tokio::net::TcpListener;
 
 use crate::places::{Place, Places};
+
+/// Tries at a port that is free over UDP and TCP, where any will do.
+const PORT_TRIES: u32 = 16;
 
 /// From where a request came, and the place that its connection takes; an extension of it.
 #[derive(Debug)]
@@ -38,15 +43,31 @@ pub(crate) struct HttpPort {
     https: Https,
 }
 
+/// Opens one port, over UDP and over TCP. Where any port will do, it is one that is free over both.
+///
+/// # Errors
+/// When it cannot be had over UDP; that it cannot be over TCP is told beside.
+pub(crate) async fn open_both(
+    config: &EndpointConfig,
+) -> Result<(Endpoint, io::Result<HttpPort>), BindError> {
+    let mut tries_left = PORT_TRIES;
+    loop {
+        tries_left -= 1;
+        let endpoint = Endpoint::bind(config.clone()).await?;
+        let opened = HttpPort::open(endpoint.local_addr(), config).await;
+        let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let may_try = config.bind.port() == 0 && tries_left > 0;
+        if !may_try || !opened.as_ref().is_err_and(is_taken) {
+            return Ok((endpoint, opened));
+        }
+        endpoint.close(Refusal::Done).await;
+    }
+}
+
 impl HttpPort {
-    /// # Errors
-    /// When the port cannot be had, or the identity does not fit TLS.
-    pub(crate) async fn open(
-        address: SocketAddr,
-        identity: &Identity,
-        certificate: Option<ServerCertificate>,
-    ) -> std::io::Result<Self> {
-        let https = Https::new(identity, certificate).map_err(std::io::Error::other)?;
+    async fn open(address: SocketAddr, config: &EndpointConfig) -> io::Result<Self> {
+        let https = Https::new(&config.identity, config.certificate.clone());
+        let https = https.map_err(io::Error::other)?;
         let listener = TcpListener::bind(address).await?;
         Ok(Self { listener, https })
     }

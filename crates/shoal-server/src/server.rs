@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use shoal_core::registry::ConnectionId;
 use shoal_link::{
-    BindError, Endpoint, EndpointConfig, Identity, Link, Protocol, RoamingConfig, ServerCertificate,
+    BindError, EndpointConfig, Identity, Link, Protocol, RoamingConfig, ServerCertificate,
 };
 use shoal_node::fetch::Fetcher;
 use shoal_node::plan::SERVER;
@@ -29,7 +29,7 @@ use crate::catalog::{Catalog, OpenError};
 use crate::connection::attend;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
-use crate::http::HttpPort;
+use crate::http::open_both;
 use crate::metrics::{self, MetricsAccess};
 use crate::nat::NatTests;
 use crate::orders::Orders;
@@ -112,17 +112,14 @@ impl Server {
         let folder = Folder::create(&options.files_dir)?;
         let catalog = Catalog::open(&options.state.catalog_path()).await?;
         let index = Index::open(&options.state.index_path()).await?;
-        let endpoint = Endpoint::bind(EndpointConfig {
-            bind: options.bind,
-            identity: options.identity.clone(),
-            certificate: options.certificate.clone(),
-            accept: vec![Protocol::Control],
-            roaming: matches!(options.relay, RelayChoice::Own(_))
-                .then_some(RoamingConfig { maps_ports: false }),
-        })
-        .await?;
+        let (endpoint, port) = open_both(&config_of(&options)).await?;
         let address = endpoint.local_addr();
-        let port = open_port(address, &options.identity, options.certificate).await;
+        // A server without TCP is still a server.
+        let port = port
+            .inspect_err(|error| {
+                tracing::warn!(%address, %error, "no relay and no figures: the TCP port cannot be had");
+            })
+            .ok();
         let relaying = match options.relay {
             RelayChoice::Own(budget) => port
                 .is_some()
@@ -231,18 +228,15 @@ impl Server {
     }
 }
 
-/// Opens the TCP port; a server without one is still a server.
-async fn open_port(
-    address: SocketAddr,
-    identity: &Identity,
-    certificate: Option<ServerCertificate>,
-) -> Option<HttpPort> {
-    let opened = HttpPort::open(address, identity, certificate).await;
-    opened
-        .inspect_err(|error| {
-            tracing::warn!(%address, %error, "no relay and no figures: the TCP port cannot be had");
-        })
-        .ok()
+fn config_of(options: &ServerOptions) -> EndpointConfig {
+    EndpointConfig {
+        bind: options.bind,
+        identity: options.identity.clone(),
+        certificate: options.certificate.clone(),
+        accept: vec![Protocol::Control],
+        roaming: matches!(options.relay, RelayChoice::Own(_))
+            .then_some(RoamingConfig { maps_ports: false }),
+    }
 }
 
 /// What is answered over HTTP.

@@ -5,12 +5,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support::namespace::Namespace;
 use support::{World, argument};
 
 /// Asks for one path as a browser does that trusts this certificate alone.
@@ -86,4 +87,29 @@ fn a_token_that_could_be_guessed_is_not_taken() {
     let arguments = ["server", "--metrics-token-file", argument(&token)];
     let ended = world.run(&arguments).expect(11);
     assert!(ended.stderr.contains("openssl rand -hex 32"), "{ended:?}");
+}
+
+#[test]
+fn where_any_port_will_do_one_is_taken_that_is_free_over_udp_and_tcp() {
+    let Some(machine) = Namespace::make() else {
+        return;
+    };
+    machine.enter();
+    let range = 40_000..40_016;
+    let ports = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(ports, format!("{} {}", range.start, range.end - 1)).unwrap();
+    // Every other port is somebody else's, over TCP alone.
+    let taken = range
+        .step_by(2)
+        .map(|port| TcpListener::bind(("127.0.0.1", port)));
+    let _taken: Vec<TcpListener> = taken.collect::<Result<_, _>>().unwrap();
+    let world = World::new();
+    world.run(&["certs"]).expect(0);
+    for _ in 0..3 {
+        let shown = ["--cert", "server.crt", "--key", "server.key"];
+        let mut server = world.server_with("127.0.0.1:0", &shown);
+        let answer = get(&world, &server.address, "/metrics", "");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert_eq!(server.daemon.terminate(), 0);
+    }
 }

@@ -12,7 +12,7 @@ use super::passes::key_of;
 use super::{RelayBudget, Relaying};
 use crate::addresses::own_addresses;
 use crate::control::RelayStanding;
-use crate::http::HttpPort;
+use crate::http::open_both;
 use crate::metrics::{self, Figures, MetricsAccess};
 
 /// What it is started with.
@@ -60,7 +60,7 @@ impl RelayAlone {
         options: RelayOptions,
         tasks: Tasks,
     ) -> Result<Self, RelayStartError> {
-        let endpoint = Endpoint::bind(EndpointConfig {
+        let (endpoint, opened) = open_both(&EndpointConfig {
             bind: options.bind,
             identity: identity.clone(),
             certificate: None,
@@ -69,7 +69,6 @@ impl RelayAlone {
         })
         .await?;
         let address = endpoint.local_addr();
-        let opened = HttpPort::open(address, identity, None).await;
         let port = opened.map_err(|source| RelayStartError::Listen {
             port: address.port(),
             source,
