@@ -302,15 +302,6 @@ impl Link {
         }
     }
 
-    /// How many datagrams came on it so far: a number that stands still while the other side is
-    /// expected to say something means that it is gone.
-    pub fn heard(&self) -> u64 {
-        match &self.carrier {
-            Carrier::Direct(connection) => connection.stats().udp_rx.datagrams,
-            Carrier::Roaming(connection, _) => connection.stats().udp_rx.datagrams,
-        }
-    }
-
     fn direct_path(&self, connection: &noq::Connection) -> LivePath {
         let path = connection.path(PathId::ZERO);
         let remote = path.as_ref().and_then(|path| path.remote_address().ok());

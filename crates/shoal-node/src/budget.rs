@@ -1,11 +1,11 @@
 //! Memory for content on its way between disk and network, bounded for the whole process.
 //!
-//! Whoever sends or receives content reserves room first, and waits in line while the others have
-//! it, so any number of transfers stays within the budget and each gets its turn. The two
-//! directions have budgets of their own, and nobody waits for room while others wait for what he
-//! holds: a sender reserves in the order in which it sends, and gives a block's room back once the
-//! network has let go of it; a receiver has a pool before it asks for the file, which lends it its
-//! buffers.
+//! Whoever sends or receives content reserves room first, and waits while the others have it, so any
+//! number of transfers stays within the budget and each gets its turn. The two directions have
+//! budgets of their own (that of senders is [`crate::provide`]'s), and nobody waits for room while
+//! others wait for what he holds: a sender reserves in the order in which it sends, and gives a
+//! block's room back once the network has let go of it; a receiver has a pool before it asks for the
+//! file, which lends it its buffers.
 //! Blocks of the usual size are used again instead of being asked of the system.
 
 use std::fmt;
@@ -14,9 +14,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Content in memory that is being sent, in bytes. Together with what is being received it is
-/// well below the 64 MB that a process may need in all: the windows of the network count too.
-const SENDING_BYTES: usize = 16 << 20;
 /// Content in memory that is being received, in bytes: a dozen transfers at once with the two
 /// blocks that each needs, and many more of small files.
 const RECEIVING_BYTES: usize = 24 << 20;
@@ -33,8 +30,6 @@ const KEPT_BLOCKS: usize = 8;
 /// What is counted, in bytes: permits are 32-bit numbers.
 const UNIT_BYTES: usize = 1024;
 
-/// Room for what is being sent.
-pub(crate) static SENDING: LazyLock<Budget> = LazyLock::new(|| Budget::of(SENDING_BYTES));
 /// Room for what is being received.
 pub(crate) static RECEIVING: LazyLock<Budget> = LazyLock::new(|| Budget::of(RECEIVING_BYTES));
 
@@ -47,10 +42,6 @@ pub(crate) struct Budget {
     free: Arc<Semaphore>,
 }
 
-/// Room that nobody else has: of one budget, or of a narrower one too.
-#[derive(Debug)]
-pub(crate) struct Room([Option<OwnedSemaphorePermit>; 2]);
-
 /// Room that is lent out in buffers, again and again, to those who work on one transfer.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
@@ -60,29 +51,18 @@ pub(crate) struct Pool {
 
 impl Budget {
     fn of(bytes: usize) -> Self {
-        Self::with(bytes, None)
-    }
-
-    /// One of so many bytes, of which `free` tells what is free, where some of it was taken before.
-    pub(crate) fn with(bytes: usize, free: Option<Arc<Semaphore>>) -> Self {
         let units = units(bytes);
         Self {
             units,
-            free: free.unwrap_or_else(|| Arc::new(Semaphore::new(units))),
+            free: Arc::new(Semaphore::new(units)),
         }
     }
 
-    /// What counts what is free; it lives as long as any room of this budget.
-    pub(crate) const fn free(&self) -> &Arc<Semaphore> {
-        &self.free
-    }
-
     /// Waits for room for `len_bytes`; more than the whole budget is taken for the whole budget.
-    pub(crate) async fn reserve(&self, len_bytes: usize) -> Room {
+    async fn reserve(&self, len_bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(units(len_bytes).min(self.units)).unwrap_or(u32::MAX);
         // The semaphore is never closed; without a permit a buffer would only go uncounted.
-        let room = Arc::clone(&self.free).acquire_many_owned(units).await;
-        Room([room.ok(), None])
+        Arc::clone(&self.free).acquire_many_owned(units).await.ok()
     }
 
     /// Waits as [`Budget::reserve`] does.
@@ -91,8 +71,7 @@ impl Budget {
             free: Arc::new(Semaphore::new(0)),
             room: Arc::default(),
         };
-        let Room(rooms) = self.reserve(len_bytes).await;
-        rooms.into_iter().for_each(|room| pool.add(room));
+        pool.add(self.reserve(len_bytes).await);
         pool
     }
 
@@ -143,24 +122,6 @@ impl Pool {
     }
 }
 
-impl Room {
-    /// The same room, which also is that much of a narrower budget.
-    pub(crate) fn within(self, narrower: Self) -> Self {
-        let (Self([all, _]), Self([own, _])) = (self, narrower);
-        Self([all, own])
-    }
-
-    /// Takes a buffer out of the room, which becomes smaller; the buffer's drop frees its part.
-    pub(crate) fn take(&mut self, len_bytes: usize) -> Buffer {
-        let rooms = self.0.each_mut().map(|room| {
-            let room = room.as_mut()?;
-            let all = room.num_permits();
-            room.split(units(len_bytes).min(all))
-        });
-        Buffer::new(len_bytes, Hold::Room(rooms))
-    }
-}
-
 fn units(len_bytes: usize) -> usize {
     len_bytes.div_ceil(UNIT_BYTES)
 }
@@ -181,7 +142,7 @@ pub(crate) struct Buffer {
 /// What is given back when a buffer is dropped.
 #[expect(dead_code, reason = "held for its drop")]
 enum Hold {
-    Room([Option<OwnedSemaphorePermit>; 2]),
+    Room(Box<dyn Send + Sync>),
     Loan(Arc<Loan>),
 }
 
@@ -192,6 +153,11 @@ struct Loan {
 }
 
 impl Buffer {
+    /// One that somebody else counts, until `room` is dropped with it.
+    pub(crate) fn held_by(len_bytes: usize, room: impl Send + Sync + 'static) -> Self {
+        Self::new(len_bytes, Hold::Room(Box::new(room)))
+    }
+
     fn new(len_bytes: usize, hold: Hold) -> Self {
         // Smaller ones come from the allocator without a system call.
         let is_usual = (BLOCK_BYTES / 8..=BLOCK_BYTES).contains(&len_bytes);
@@ -265,23 +231,20 @@ mod tests {
     #[tokio::test]
     async fn the_budget_is_never_passed_and_goes_round() {
         let budget = Arc::new(Budget::of(4 * BLOCK_BYTES));
-        let mut room = budget.reserve(100 * BLOCK_BYTES).await;
+        let all = budget.pool(100 * BLOCK_BYTES).await;
         assert_eq!(budget.free.available_permits(), 0);
-        let mut blocks: Vec<Buffer> = (0..4).map(|_| room.take(BLOCK_BYTES)).collect();
         let line = Arc::clone(&budget);
-        let waiting = tokio::spawn(async move { line.reserve(BLOCK_BYTES).await });
+        let waiting = tokio::spawn(async move { line.pool(BLOCK_BYTES).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        blocks.pop();
-        let mut second = waiting.await.unwrap();
-        assert_eq!(budget.free.available_permits(), 0);
-        let small = second.take(10);
+        drop(all);
+        let second = waiting.await.unwrap();
+        let small = second.lend(10).await;
         assert_eq!(
             (small.len(), small.as_ptr().align_offset(ALIGN_BYTES)),
             (10, 0)
         );
-        drop(small);
-        drop((second, blocks, room));
+        drop((small, second));
         assert_eq!(budget.free.available_permits(), budget.units);
     }
 

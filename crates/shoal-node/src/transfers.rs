@@ -254,14 +254,6 @@ impl Transfer {
         }
     }
 
-    /// The link that it travels by.
-    pub fn link(&self) -> Option<Link> {
-        match &self.0.told().via {
-            Via::Link(link) => Some(link.clone()),
-            _ => None,
-        }
-    }
-
     /// So many bytes more are verified.
     pub fn verified(&self, bytes: u64) {
         self.0.verified_bytes.fetch_add(bytes, Ordering::Relaxed);

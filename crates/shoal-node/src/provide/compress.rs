@@ -198,7 +198,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_shrinks_becomes_a_frame_and_what_does_not_is_left_as_it_is() {
-        let mut room = crate::budget::SENDING.reserve(3 << 20).await;
+        let node = shoal_wire::NodeId::new([1; 32]);
+        let mut room = super::super::room::ROOMS.reserve(node, 3 << 20).await;
         let mut blocks = vec![room.take(1 << 20), room.take(1000)];
         blocks.iter_mut().for_each(|block| block.fill(7));
         let mut frame = room.take((1 << 20) + 1000);

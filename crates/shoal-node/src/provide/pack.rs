@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::compress::{self, Probe, Trial};
 use super::room::ROOMS;
-use super::send::hand_over;
+use super::send::{hand_over, in_time};
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
 use crate::budget::Buffer;
 use crate::share::{Share, SharedFile};
@@ -123,20 +123,19 @@ impl Provide {
                     files: Bounded::truncated(prepared.files),
                     encoding: prepared.encoding,
                 };
-                send.say(&Communication::Pack(head)).await?;
+                in_time(send.say(&Communication::Pack(head))).await??;
                 let content = Bytes::from_owner(prepared.content);
                 hand_over(content, to, (send, transfer)).await?;
                 transfer.verified(prepared.content_bytes);
                 Ok::<(), Stop>(())
             };
             let preparing = async {
-                match to_send.recv().await {
+                Ok(match to_send.recv().await {
                     Some(wanted) => Some(self.prepare_pack(wanted, (scope, to), &mut probe).await),
                     None => None,
-                }
+                })
             };
-            let (sent, following) = tokio::join!(sending, preparing);
-            sent?;
+            let ((), following) = tokio::try_join!(sending, preparing)?;
             probe.sent(wire_bytes, Instant::now());
             next = following;
         }

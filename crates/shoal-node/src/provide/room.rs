@@ -1,173 +1,125 @@
-//! Room for what is being sent: how much of it one node may have, and who gives way.
+//! Memory for what is being sent: how much of it one node may hold.
 //!
-//! What waits for a receiver that takes nothing keeps its room. So that nobody else waits for that
-//! receiver, one node has three quarters of the room at most; and where others wait all the same,
-//! those are dropped that have taken nothing for long, the longest first. One that nothing is heard
-//! of meanwhile is gone, most likely, and gives way sooner.
+//! What waits for a receiver holds its room until the network has let go of it, also where that
+//! receiver reads nothing, or acknowledges nothing. So that nobody else waits for him, a node may
+//! take more only while it holds no more than is left: one alone has half of the room, the next one
+//! half of what is left, and somebody who holds nothing may take what there is. It takes five nodes
+//! that take nothing to hold all of it, and what is said to one has a deadline.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use shoal_link::Link;
 use shoal_wire::NodeId;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
-use crate::budget::{self, Budget, Room};
+use crate::budget::Buffer;
 
-/// What one node may have of the room, in bytes.
-const NODE_BYTES: usize = 12 << 20;
-/// How long a receiver may take nothing while others wait for room.
-const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// The same where nothing at all is heard of it: a machine that lives answers within its round trip.
-const GONE_AFTER: Duration = Duration::from_secs(2);
-/// Time between two looks at who gives way.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Content in memory that is being sent, in bytes. Together with what is being received it is
+/// well below the 64 MB that a process may need in all: the windows of the network count too.
+const SENDING_BYTES: usize = 16 << 20;
 
 /// The room of this process.
-pub(super) static ROOMS: LazyLock<Rooms> = LazyLock::new(|| Rooms::of(&budget::SENDING));
+pub(super) static ROOMS: LazyLock<Rooms> = LazyLock::new(|| Rooms::of(SENDING_BYTES));
 
-/// Room for what is being sent, and those who have it.
-pub(super) struct Rooms {
-    all: &'static Budget,
-    nodes: Mutex<BTreeMap<NodeId, Weak<Semaphore>>>,
-    waits: Mutex<Waits>,
+/// A bound on memory that all nodes share to whom something is sent. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Rooms(Arc<Shared>);
+
+struct Shared {
+    all_bytes: usize,
+    taken: Mutex<Taken>,
+    freed: Notify,
 }
 
-/// Receivers that are waited for.
 #[derive(Default)]
-struct Waits {
-    next: u64,
-    begun: BTreeMap<u64, Begun>,
+struct Taken {
+    bytes: usize,
+    by_node: BTreeMap<NodeId, usize>,
 }
 
-/// One that is waited for.
-struct Begun {
+/// Room that nobody else has, until this and the buffers out of it are dropped.
+pub(super) struct Room(Part);
+
+/// So much of it, for one node.
+struct Part {
+    rooms: Rooms,
     node: NodeId,
-    since: Instant,
-    /// The link, and what had been heard on it.
-    heard: Option<(Link, u64)>,
-    gives_way: CancellationToken,
+    bytes: usize,
 }
-
-impl Begun {
-    fn is_overdue(&self) -> bool {
-        let is_silent = |(link, heard): &(Link, u64)| link.heard() == *heard;
-        let waited = self.since.elapsed();
-        waited >= STALLED_AFTER
-            || waited >= GONE_AFTER && self.heard.as_ref().is_some_and(is_silent)
-    }
-}
-
-/// A receiver took nothing while others waited for room.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct GaveWay;
 
 impl Rooms {
-    fn of(all: &'static Budget) -> Self {
-        Self {
-            all,
-            nodes: Mutex::default(),
-            waits: Mutex::default(),
-        }
+    fn of(all_bytes: usize) -> Self {
+        Self(Arc::new(Shared {
+            all_bytes,
+            taken: Mutex::default(),
+            freed: Notify::new(),
+        }))
     }
 
-    /// Waits for room for `len_bytes` that are sent to `node`.
+    /// Waits for room for `len_bytes` that are sent to `node`; more than there is in all is taken
+    /// for all.
     pub(super) async fn reserve(&self, node: NodeId, len_bytes: usize) -> Room {
-        let own = self.budget_of(node);
-        let own = self.unblock(own.reserve(len_bytes), |one| one == node);
-        let own = own.await;
-        let room = self.unblock(self.all.reserve(len_bytes), |_| true);
-        room.await.within(own)
-    }
-
-    /// Waits for room, and has those give way who hold it up, of the nodes that count.
-    async fn unblock(
-        &self,
-        reserving: impl Future<Output = Room>,
-        counts: impl Fn(NodeId) -> bool,
-    ) -> Room {
-        let mut reserving = pin!(reserving);
+        let bytes = len_bytes.min(self.0.all_bytes);
         loop {
-            if let Ok(room) = timeout(LOOK_INTERVAL, &mut reserving).await {
-                return room;
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            // From here on what is given back is not missed.
+            freed.as_mut().enable();
+            if self.take(node, bytes) {
+                return Room(Part {
+                    rooms: self.clone(),
+                    node,
+                    bytes,
+                });
             }
-            self.drop_slowest(&counts);
+            freed.await;
         }
     }
 
-    /// Waits until the receiver at `node` has taken something.
-    ///
-    /// # Errors
-    /// When it has to give way to others.
-    pub(super) async fn taking<T>(
-        &self,
-        (node, link): (NodeId, Option<Link>),
-        taken: impl Future<Output = T>,
-    ) -> Result<T, GaveWay> {
-        let gives_way = CancellationToken::new();
-        let begun = Begun {
-            node,
-            since: Instant::now(),
-            heard: link.map(|link| (link.clone(), link.heard())),
-            gives_way: gives_way.clone(),
-        };
-        let wait = Wait {
-            rooms: self,
-            number: self.waits().enter(begun),
-        };
-        let taken = tokio::select! {
-            taken = taken => Ok(taken),
-            () = gives_way.cancelled() => Err(GaveWay),
-        };
-        drop(wait);
-        taken
-    }
-
-    /// What one node may have; it lasts while the node has any of it.
-    fn budget_of(&self, node: NodeId) -> Budget {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = nodes.get(&node).and_then(Weak::upgrade);
-        let budget = Budget::with(NODE_BYTES, known);
-        nodes.retain(|_, one| one.strong_count() > 0);
-        nodes.insert(node, Arc::downgrade(budget.free()));
-        budget
-    }
-
-    fn drop_slowest(&self, counts: impl Fn(NodeId) -> bool) {
-        let waits = self.waits();
-        let of_these = waits.begun.values().filter(|one| counts(one.node));
-        let overdue = of_these.filter(|one| one.is_overdue());
-        if let Some(slowest) = overdue.min_by_key(|one| one.since) {
-            slowest.gives_way.cancel();
+    /// Whether there was room that this node may take.
+    fn take(&self, node: NodeId, bytes: usize) -> bool {
+        let mut taken = self.taken();
+        let free = self.0.all_bytes - taken.bytes;
+        let held = taken.by_node.get(&node).copied().unwrap_or(0);
+        // Whoever holds nothing may take whatever there is: one block may be larger than a share.
+        if bytes > free || held > 0 && held + bytes > free - bytes {
+            return false;
         }
+        taken.bytes += bytes;
+        *taken.by_node.entry(node).or_default() += bytes;
+        true
     }
 
-    fn waits(&self) -> MutexGuard<'_, Waits> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Waits {
-    fn enter(&mut self, begun: Begun) -> u64 {
-        self.next += 1;
-        self.begun.insert(self.next, begun);
-        self.next
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One receiver that is waited for, until this is dropped.
-struct Wait<'a> {
-    rooms: &'a Rooms,
-    number: u64,
+impl Room {
+    /// Takes a buffer out of the room, which becomes smaller; the buffer's drop frees its part.
+    pub(super) fn take(&mut self, len_bytes: usize) -> Buffer {
+        let bytes = len_bytes.min(self.0.bytes);
+        self.0.bytes -= bytes;
+        let part = Part {
+            rooms: self.0.rooms.clone(),
+            bytes,
+            ..self.0
+        };
+        Buffer::held_by(len_bytes, part)
+    }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for Part {
     fn drop(&mut self) {
-        self.rooms.waits().begun.remove(&self.number);
+        let mut taken = self.rooms.taken();
+        taken.bytes -= self.bytes;
+        if let Some(held) = taken.by_node.get_mut(&self.node) {
+            *held -= self.bytes;
+            if *held == 0 {
+                taken.by_node.remove(&self.node);
+            }
+        }
+        drop(taken);
+        self.rooms.0.freed.notify_waiters();
     }
 }
 
@@ -175,53 +127,57 @@ impl Drop for Wait<'_> {
 mod tests {
     use super::*;
 
-    fn rooms(bytes: usize) -> Arc<Rooms> {
-        let all = Box::leak(Box::new(Budget::with(bytes, None)));
-        Arc::new(Rooms::of(all))
-    }
+    const MIB: usize = 1 << 20;
 
     const fn node(number: u8) -> NodeId {
         NodeId::new([number; 32])
     }
 
-    #[tokio::test]
-    async fn one_node_never_has_all() {
-        let rooms = rooms(16 << 20);
-        let mut held = rooms.reserve(node(1), 8 << 20).await;
-        let block = held.take(8 << 20);
-        drop(held);
-        let second = rooms.reserve(node(1), 4 << 20).await;
-        let mut third = pin!(rooms.reserve(node(1), 1 << 20));
-        let waits = timeout(Duration::from_millis(10), &mut third).await;
-        assert!(waits.is_err(), "more than one node may have");
-        drop(rooms.reserve(node(2), 4 << 20).await);
-        drop(block);
-        drop(third.await);
-        drop(second);
+    /// Takes all that a node may have, in blocks.
+    fn hog(rooms: &Rooms, number: u8) -> Vec<Buffer> {
+        let mut held = Vec::new();
+        while rooms.take(node(number), MIB) {
+            let part = Part {
+                rooms: rooms.clone(),
+                node: node(number),
+                bytes: MIB,
+            };
+            held.push(Room(part).take(MIB));
+        }
+        held
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_gives_way_once_others_wait() {
-        let rooms = rooms(16 << 20);
-        let stalled = |number: u8| {
-            let rooms = Arc::clone(&rooms);
-            async move {
-                let room = rooms.reserve(node(number), 8 << 20).await;
-                let receiver = (node(number), None);
-                let taken = rooms.taking(receiver, std::future::pending::<()>()).await;
-                drop(room);
-                taken
-            }
-        };
-        let (first, second) = (tokio::spawn(stalled(1)), tokio::spawn(stalled(2)));
-        tokio::time::sleep(3 * STALLED_AFTER).await;
-        assert!(
-            !first.is_finished() && !second.is_finished(),
-            "nobody waits"
-        );
-        drop(rooms.reserve(node(3), 12 << 20).await);
-        assert_eq!(first.await.unwrap(), Err(GaveWay));
-        assert_eq!(second.await.unwrap(), Err(GaveWay));
-        assert_eq!(rooms.taking((node(1), None), async { 7 }).await, Ok(7));
+    #[test]
+    fn who_holds_much_takes_no_more_and_the_next_ones_are_served() {
+        let rooms = Rooms::of(16 * MIB);
+        let mut hogs = Vec::new();
+        for number in 0..5 {
+            hogs.push(hog(&rooms, number));
+        }
+        let held: Vec<usize> = hogs.iter().map(Vec::len).collect();
+        assert_eq!(held, [8, 4, 2, 1, 1]);
+        // Who had most has nothing more before it has given back as much as all others have.
+        drop(hogs.split_off(2));
+        assert!(!rooms.take(node(0), MIB));
+        drop(hogs);
+        assert_eq!(rooms.taken().bytes, 0);
+        assert!(rooms.taken().by_node.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_on_when_something_is_given_back() {
+        let rooms = Rooms::of(4 * MIB);
+        let mut all = rooms.reserve(node(1), 100 * MIB).await;
+        let blocks: Vec<Buffer> = (0..4).map(|_| all.take(MIB)).collect();
+        assert_eq!(all.take(10).len(), 10);
+        drop(all);
+        assert_eq!(rooms.taken().bytes, 4 * MIB);
+        let line = rooms.clone();
+        let waiting = tokio::spawn(async move { line.reserve(node(2), 2 * MIB).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(blocks);
+        drop(waiting.await.unwrap());
+        assert_eq!(rooms.taken().bytes, 0);
     }
 }

@@ -18,9 +18,9 @@ use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
 
 use super::compress::{self, Probe, Trial};
-use super::room::{GaveWay, ROOMS};
+use super::room::{ROOMS, Room};
 use super::{Provide, Serving, Stop, refuse};
-use crate::budget::{BLOCK_BYTES, Buffer, Room};
+use crate::budget::{BLOCK_BYTES, Buffer};
 use crate::share::SharedFile;
 use crate::transfers::Transfer;
 
@@ -289,7 +289,7 @@ async fn send_parcel(
     (send, transfer): (&mut SendStream, &Transfer),
 ) -> Result<(), Stop> {
     if let Some(head) = parcel.head {
-        send.say(&Communication::FileChunk(head)).await?;
+        in_time(send.say(&Communication::FileChunk(head))).await??;
     }
     for block in parcel.blocks {
         hand_over(Bytes::from_owner(block), to, (send, transfer)).await?;
@@ -307,17 +307,17 @@ pub(super) async fn hand_over(
     while !content.is_empty() {
         let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
         let step = content.split_to(allowed);
-        let taking = tokio::time::timeout(WRITE_DEADLINE, send.write_chunk(step));
-        let taken = ROOMS.taking((to, transfer.link()), taking).await;
-        let taken = taken.map_err(|GaveWay| took_nothing())?;
-        taken.map_err(|_| took_nothing())??;
+        in_time(send.write_chunk(step)).await??;
         transfer.handed(allowed as u64);
     }
     Ok(())
 }
 
-fn took_nothing() -> Stop {
-    refuse(Refusal::TimedOut, "the receiver takes nothing")
+/// Waits for a receiver to take something: while it does not, what waits for it holds memory.
+pub(super) async fn in_time<T>(taking: impl Future<Output = T>) -> Result<T, Stop> {
+    tokio::time::timeout(WRITE_DEADLINE, taking)
+        .await
+        .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))
 }
 
 fn is_unchanged(file: &File, announced: &FileStat) -> bool {
