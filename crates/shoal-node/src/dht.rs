@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use n0_mainline::{Id, MutableItem, SigningKey};
+use rand::seq::SliceRandom;
 use shoal_link::Identity;
 use shoal_wire::message::Addresses;
 use shoal_wire::offer::can_be_dialled;
@@ -186,6 +187,8 @@ impl Dht {
             }
         }
         let mut providers: Vec<(NodeId, usize)> = found.into_iter().collect();
+        // Of those that are equal nobody is first by his own choice.
+        providers.shuffle(&mut rand::rng());
         providers.sort_by_key(|(_, places)| std::cmp::Reverse(*places));
         providers.truncate(limit);
         providers.into_iter().map(|(node, _)| node).collect()

@@ -40,7 +40,7 @@ use crate::tasks::Tasks;
 use crate::transfers::{EndOnDrop, State, Transfer};
 
 pub use error::FetchError;
-pub use links::{Greeting, OpenOffer};
+pub use links::{Greeting, OfferKey, OpenOffer};
 pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
@@ -100,6 +100,9 @@ pub struct FetchPolicy {
     pub durability: Durability,
     /// Whether chunks may come compressed.
     pub accepts_compressed: bool,
+    /// Whether nobody vouches for the sources. Each has to show the hashes of all chunks, which lead
+    /// to the file's, before anything is taken; that it calls the file executable is not believed.
+    pub of_strangers: bool,
 }
 
 impl Default for FetchPolicy {
@@ -107,6 +110,7 @@ impl Default for FetchPolicy {
         Self {
             durability: Durability::Synced,
             accepts_compressed: true,
+            of_strangers: false,
         }
     }
 }

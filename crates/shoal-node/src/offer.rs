@@ -320,7 +320,9 @@ impl Shared {
 
     /// Whether `node` may come with this secret.
     fn admits(&self, node: NodeId, secret: &OfferSecret) -> bool {
-        let of_content = self.content().as_ref().map(secret_of_content);
+        let own = self.endpoint.node_id();
+        let of_content = self.content();
+        let of_content = of_content.map(|hash| secret_of_content(&hash, &own, &node));
         if of_content.as_ref() == Some(secret) {
             return true;
         }
@@ -381,9 +383,11 @@ impl Visit {
     }
 }
 
-/// What opens an offer that is for all who know the BLAKE3 hash of its one file.
-pub fn secret_of_content(hash: &Hash) -> OfferSecret {
-    let derived = blake3::derive_key(CONTENT_CONTEXT, hash.as_bytes());
+/// What `receiver` opens an offer of `provider` with that is for all who know the BLAKE3 hash of its
+/// one file. Whoever hears it without knowing the hash can do nothing with it.
+pub fn secret_of_content(hash: &Hash, provider: &NodeId, receiver: &NodeId) -> OfferSecret {
+    let known = [hash.as_bytes(), provider.as_bytes(), receiver.as_bytes()];
+    let derived = blake3::derive_key(CONTENT_CONTEXT, &known.map(|part| &part[..]).concat());
     let mut secret = [0; 16];
     secret.copy_from_slice(&derived[..16]);
     OfferSecret::new(secret)

@@ -14,16 +14,20 @@ use shoal_wire::manifest::EntryKind;
 use shoal_wire::message::Addresses;
 use shoal_wire::{FileSize, Hash, NodeId, SafePath};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dht::Dht;
-use crate::fetch::{Fetcher, Source, TreeJob, TreeOptions};
+use crate::fetch::{Fetcher, OpenOffer, Source, TreeJob, TreeOptions};
 use crate::transfers::{Direction, Transfers};
 
-/// Nodes that are asked, of those that say that they have it.
-const ASKED_MAX: usize = 16;
+/// Nodes that are asked, of those that say that they have it: as many as one place may have.
+const ASKED_MAX: usize = 256;
+/// Nodes that are asked at once.
+const AT_ONCE: usize = 16;
 /// How long one of them may take to be found and to list what it offers.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// How long all of them may take.
+const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 /// How long others are waited for once one source is there.
 const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 /// What a listing may be ahead of who reads it, in entries.
@@ -45,8 +49,11 @@ pub struct Search<'a> {
 pub struct Found {
     /// How many nodes say that they have it.
     pub said: usize,
-    /// Those that list it, the first to answer first.
+    /// Those that list it, the first to answer first. Each goes by its node id, whatever it calls
+    /// itself.
     pub sources: Vec<Source>,
+    /// Their offers, open while this lives.
+    pub offers: Vec<OpenOffer>,
 }
 
 impl Search<'_> {
@@ -55,26 +62,32 @@ impl Search<'_> {
         let nodes = self.dht.providers(&hash, ASKED_MAX).await;
         let mut found = Found {
             said: nodes.len(),
-            sources: Vec::new(),
+            ..Found::default()
         };
-        let looks = nodes.into_iter();
-        let mut looks: FuturesUnordered<_> = looks
-            .map(|node| timeout(LOOK_LIMIT, self.look_at(node, hash)))
-            .collect();
+        let mut until = Instant::now() + SEARCH_LIMIT;
+        let mut waiting = nodes.into_iter();
+        let mut looks = FuturesUnordered::new();
         loop {
-            let has_one = !found.sources.is_empty();
-            tokio::select! {
-                looked = looks.next() => match looked {
-                    Some(looked) => found.sources.extend(looked.ok().flatten()),
-                    None => return found,
-                },
-                () = sleep(OTHERS_LIMIT), if has_one => return found,
+            while looks.len() < AT_ONCE
+                && let Some(node) = waiting.next()
+            {
+                looks.push(timeout(LOOK_LIMIT, self.look_at(node, hash)));
+            }
+            let Ok(Some(looked)) = timeout_at(until, looks.next()).await else {
+                return found;
+            };
+            if let Some((source, offer)) = looked.ok().flatten() {
+                if found.sources.is_empty() {
+                    until = until.min(Instant::now() + OTHERS_LIMIT);
+                }
+                found.sources.push(source);
+                found.offers.push(offer);
             }
         }
     }
 
     /// A node with what it calls the content, if it lists it.
-    async fn look_at(&self, node: NodeId, hash: Hash) -> Option<Source> {
+    async fn look_at(&self, node: NodeId, hash: Hash) -> Option<(Source, OpenOffer)> {
         let addresses = Addresses::truncated(self.dht.find(node).await);
         let mut source = Source::at(node, addresses);
         let visited = self.fetcher.visit(&source.provider).await;
@@ -82,11 +95,10 @@ impl Search<'_> {
             tracing::info!(node = %node.short(), %error, "it says that it has the content");
         });
         let offer = visited.ok()?;
-        source.provider.name = offer.description().name.clone();
         let (path, size) = self.listed(source.clone(), hash).await?;
         let entry = &mut source.provider.entry;
         (entry.path, entry.size, entry.hash) = (path, size, Some(hash));
-        Some(source)
+        Some((source, offer))
     }
 
     /// What a node calls the file with this hash.

@@ -34,7 +34,7 @@ pub enum RequestError {
     #[error("{}", sentence(.0))]
     Refused(ErrorReport),
     /// No answer in time.
-    #[error("no answer within {} s", REQUEST_DEADLINE.as_secs())]
+    #[error("no answer in time")]
     TimedOut,
     /// The connection ended.
     #[error("the connection was lost: {0}")]

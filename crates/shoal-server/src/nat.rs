@@ -6,21 +6,24 @@
 //! because some NATs take a new port towards whom they have just turned away. Nobody but the node
 //! that asked is dialled or answered, and its address is proven by the link on which it asks.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_link::{Dial, Endpoint, EndpointConfig, Identity, Link, PathKind, Protocol, Trust};
 use shoal_node::tasks::Tasks;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Communication, NodeId, Refusal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::refused::refused;
 
 /// Tests at once: each holds two sockets for some seconds.
 const TESTS_MAX: usize = 16;
+/// Of these, of nodes at one IP address; of one node there is one.
+const TESTS_OF_ADDRESS_MAX: usize = 4;
 /// How long the node is dialled: a lost datagram is sent again after a second.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the other port is open after that.
@@ -28,7 +31,7 @@ const OPEN_FOR: Duration = Duration::from_secs(10);
 
 /// The tests under way.
 pub(crate) struct NatTests {
-    places: Arc<Semaphore>,
+    under_way: Arc<Mutex<BTreeMap<NodeId, IpAddr>>>,
     identity: Identity,
     /// Where the server listens.
     ip: IpAddr,
@@ -47,7 +50,7 @@ impl NatTests {
     ) -> (Self, mpsc::Receiver<Link>) {
         let (links, made) = mpsc::channel(TESTS_MAX);
         let tests = Self {
-            places: Arc::new(Semaphore::new(TESTS_MAX)),
+            under_way: Arc::default(),
             identity,
             ip,
             links,
@@ -65,8 +68,9 @@ impl NatTests {
         if path.kind == PathKind::Relayed {
             return Err(refused(Refusal::Denied, "this link is relayed"));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| refused(Refusal::QuotaExceeded, "too many tests at once"))?;
+        let place = self.place(node, path.remote.ip());
+        let place =
+            place.ok_or_else(|| refused(Refusal::QuotaExceeded, "too many tests at once"))?;
         let dialling = self.open(Vec::new()).await?;
         let answering = self.open(vec![Protocol::Control]).await?;
         let dial = Dial {
@@ -93,6 +97,25 @@ impl NatTests {
         Ok(tested)
     }
 
+    fn place(&self, node: NodeId, ip: IpAddr) -> Option<Place> {
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let of_address = under_way.values().filter(|one| **one == ip).count();
+        if under_way.len() >= TESTS_MAX
+            || of_address >= TESTS_OF_ADDRESS_MAX
+            || under_way.contains_key(&node)
+        {
+            return None;
+        }
+        under_way.insert(node, ip);
+        Some(Place {
+            under_way: Arc::clone(&self.under_way),
+            node,
+        })
+    }
+
     async fn open(&self, accept: Vec<Protocol>) -> Result<Endpoint, ErrorReport> {
         let config = EndpointConfig {
             bind: SocketAddr::new(self.ip, 0),
@@ -106,6 +129,22 @@ impl NatTests {
     }
 }
 
+/// One test, until it is dropped.
+struct Place {
+    under_way: Arc<Mutex<BTreeMap<NodeId, IpAddr>>>,
+    node: NodeId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        under_way.remove(&self.node);
+    }
+}
+
 /// Hands on the links of one node, which hears on each where it is seen.
 async fn answer((endpoint, node): (&Endpoint, NodeId), links: &mpsc::Sender<Link>) {
     while let Some(link) = endpoint.accept().await {
@@ -114,5 +153,28 @@ async fn answer((endpoint, node): (&Endpoint, NodeId), links: &mpsc::Sender<Link
         } else if let Err(mpsc::error::TrySendError::Full(link)) = links.try_send(link) {
             link.close(Refusal::QuotaExceeded);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_node_and_no_address_has_all_tests() {
+        let here: IpAddr = "192.0.2.1".parse().unwrap();
+        let there: IpAddr = "192.0.2.2".parse().unwrap();
+        let (tests, _links) = NatTests::new(Identity::generate(), here, Tasks::new());
+        let node = |number| NodeId::new([number; 32]);
+        let first = tests.place(node(0), here).unwrap();
+        assert!(tests.place(node(0), there).is_none(), "one of a node");
+        let more: Vec<_> = (1..9)
+            .filter_map(|number| tests.place(node(number), here))
+            .collect();
+        assert_eq!(more.len() + 1, TESTS_OF_ADDRESS_MAX);
+        let other = tests.place(node(9), there);
+        assert!(other.is_some());
+        drop((first, more, other));
+        assert!(tests.place(node(0), here).is_some());
     }
 }

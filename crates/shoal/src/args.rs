@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use shoal_core::schedule::Rule;
 use shoal_server::metrics::MetricsAccess;
 use shoal_server::relay::{RelayBudget, RelayChoice};
-use shoal_wire::{JoinTicket, NodeId, NodeName, RelayTicket};
+use shoal_wire::{JoinTicket, NodeId, NodeName, RelayTicket, SafePath};
 
 pub(crate) use self::people::{
     DhtArguments, DoctorArguments, ReceiveArguments, RelayOnlyArguments, SendArguments,
@@ -192,7 +192,7 @@ const GET_EXAMPLES: &str = "Examples:
   shoal get anna:photos/2024 -o ~/pictures       a folder of one peer, as a tree
   shoal get anna:photos --include '*.jpg' --dry-run
   shoal get 3f9a0c12                             by the first digits of its BLAKE3 hash
-  shoal get --dht HASH                           by the whole hash, without a server
+  shoal get --dht HASH --name big.iso            by the whole hash, without a server
   shoal get data.bin --down 2M                   no faster than 2 MB/s
   shoal get anna:disk.img --range 0-999999       the first megabyte, verified like the whole
   shoal get anna:app.log --range -64k -o end.log the last 64,000 bytes
@@ -487,6 +487,10 @@ pub(crate) struct GetArguments {
     pub(crate) no_compress: bool,
     #[command(flatten)]
     pub(crate) dht: DhtArguments,
+    /// With --dht, what the file is called here: its hash otherwise, because whoever has it could call
+    /// it anything.
+    #[arg(long, value_name = "NAME", requires = "dht")]
+    pub(crate) name: Option<SafePath>,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
 }

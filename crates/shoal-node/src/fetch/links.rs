@@ -10,28 +10,48 @@ use std::time::Duration;
 use shoal_link::{Dial, DialError, Endpoint, Link, Protocol, Stream, Trust};
 use shoal_wire::message::Provider;
 use shoal_wire::offer::OfferDescription;
-use shoal_wire::{Communication, NodeId, NodeName, OfferSecret, Refusal};
+use shoal_wire::{Communication, Hash, NodeId, NodeName, OfferSecret, Refusal};
 use tokio::sync::OnceCell;
 
 use super::FetchError;
+use crate::offer::secret_of_content;
 use crate::relays::Relays;
 use crate::requests::{RequestError, answer, converse};
 
 /// How long reaching another peer may take, all its addresses together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the sender of an offer may take to let this node in: a person may have to say so, and
-/// a large folder may have to be listed, or all of a pipe read.
-const OPENING_DEADLINE: Duration = Duration::from_secs(3600);
 /// How long the last words of a visit may take to arrive.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What opens an offer on every new link.
 #[derive(Debug, Clone)]
 pub struct Greeting {
-    /// Of the ticket.
-    pub secret: OfferSecret,
+    /// With what.
+    pub key: OfferKey,
+    /// How long the sender may take to let this node in: a person may have to say so, a large folder
+    /// may have to be listed, or all of a pipe read.
+    pub patience: Duration,
     /// The name that this node goes by.
     pub name: NodeName,
+}
+
+/// What shows that a node may come.
+#[derive(Debug, Clone)]
+pub enum OfferKey {
+    /// The secret of a ticket.
+    Ticket(OfferSecret),
+    /// That it knows the hash of the one file. What is said of it is good for one receiver at one
+    /// provider: it tells neither of them a hash that they do not know.
+    Content(Hash),
+}
+
+impl OfferKey {
+    fn secret(&self, provider: &NodeId, receiver: &NodeId) -> OfferSecret {
+        match self {
+            Self::Ticket(secret) => *secret,
+            Self::Content(hash) => secret_of_content(hash, provider, receiver),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -174,7 +194,12 @@ impl Links {
         let link = self.endpoint.dial(dial).await.map_err(LeaseError::Dial)?;
         link.widen();
         let visit = match &self.greeting {
-            Some(greeting) => Some(greet(&link, greeting).await.map_err(LeaseError::Opening)?),
+            Some(greeting) => {
+                let receiver = self.endpoint.node_id();
+                let secret = greeting.key.secret(&provider.node, &receiver);
+                let greeted = greet(&link, (greeting, secret)).await;
+                Some(greeted.map_err(LeaseError::Opening)?)
+            }
             None => None,
         };
         Ok(Open { link, visit })
@@ -203,14 +228,14 @@ impl Links {
 
 async fn greet(
     link: &Link,
-    greeting: &Greeting,
+    (greeting, secret): (&Greeting, OfferSecret),
 ) -> Result<(tokio::sync::Mutex<Stream>, OfferDescription), RequestError> {
     let opening = Communication::OfferOpen {
-        secret: greeting.secret,
+        secret,
         name: greeting.name.clone(),
     };
     let mut stream = converse(link, &opening).await?;
-    match answer(&mut stream, OPENING_DEADLINE).await? {
+    match answer(&mut stream, greeting.patience).await? {
         Communication::OfferDescribed(description) => {
             Ok((tokio::sync::Mutex::new(stream), description))
         }

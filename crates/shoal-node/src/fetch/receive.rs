@@ -150,7 +150,13 @@ impl Attempt<'_> {
         let wanted = &self.provider.entry;
         match answered.map_err(|error| FetchError::of_request(self.provider, error))? {
             Communication::FileResponse(response) if response.entry.path == wanted.path => {
-                let entry = response.entry;
+                let mut entry = response.entry;
+                if self.job.policy.of_strangers {
+                    if entry.hash.is_none() {
+                        return Err(FetchError::misbehaved(self.provider, "no hash"));
+                    }
+                    entry.mode &= !0o111;
+                }
                 let is_wanted = wanted.hash.is_none_or(|hash| {
                     entry.size == wanted.size && entry.hash.is_none_or(|is| is == hash)
                 });

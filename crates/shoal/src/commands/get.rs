@@ -95,6 +95,7 @@ fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
                 Durability::Synced
             },
             accepts_compressed: !arguments.no_compress,
+            ..FetchPolicy::default()
         },
         choose: choose::choice(&arguments.include, &arguments.exclude)?,
         dry_run: arguments.dry_run,

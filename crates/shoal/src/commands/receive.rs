@@ -14,14 +14,15 @@ use shoal_link::Endpoint;
 use shoal_node::contacts::Contacts;
 use shoal_node::dht::Dht;
 use shoal_node::fetch::{
-    Choose, FetchError, FetchPolicy, Fetcher, Greeting, OpenOffer, Source, TreeEvent, TreeJob,
-    TreeOptions,
+    Choose, FetchError, FetchPolicy, Fetcher, Greeting, OfferKey, OpenOffer, Source, TreeEvent,
+    TreeJob, TreeOptions,
 };
 use shoal_node::relays::{Relays, relays_of};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::{Direction, Transfers};
 use shoal_store::folder::Folder;
+use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::message::Addresses;
 use shoal_wire::{NodeId, NodeName, OfferTicket, Refusal, SafePath};
 use tokio::sync::mpsc;
@@ -42,6 +43,8 @@ use crate::output::progress::route_fields;
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Head start of what a ticket says over what the local network says.
 const TICKET_HEAD_START: Duration = Duration::from_millis(1500);
+/// Shortest time for which a sender may let this node wait, in seconds, whatever the clocks say.
+const PATIENCE_MIN_S: u64 = 600;
 /// Events that may wait to be told: what is printed holds a fetch up, not the memory.
 const EVENTS_WAITING: usize = 1024;
 
@@ -66,10 +69,7 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
             ticket = whence.ticket(arguments.from.clone(), output) => ticket?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        let greeting = Greeting {
-            secret: ticket.secret,
-            name: name.clone(),
-        };
+        let greeting = greeting_of(&ticket, name.clone());
         let fetcher = Fetcher::new(endpoint.clone(), tasks.clone(), None)
             .with_index(state.index_path())
             .by_relays(relays_to(&ticket))
@@ -96,6 +96,19 @@ pub(super) async fn run(arguments: ReceiveArguments, output: &Output) -> Result<
     endpoint.close(Refusal::Done).await;
     tasks.shutdown(SHUTDOWN_DEADLINE).await;
     received
+}
+
+/// What opens the offer of a ticket: its sender may let this node wait for as long as that lasts.
+fn greeting_of(ticket: &OfferTicket, name: NodeName) -> Greeting {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = since_epoch.map_or(0, |time| time.as_secs());
+    let left_s = ticket.expires_at_s.saturating_sub(now_s);
+    let patience_s = left_s.clamp(PATIENCE_MIN_S, MAILBOX_MAX_S.into());
+    Greeting {
+        key: OfferKey::Ticket(ticket.secret),
+        patience: Duration::from_secs(patience_s),
+        name,
+    }
 }
 
 fn relays_to(ticket: &OfferTicket) -> Relays {
@@ -168,10 +181,7 @@ pub(super) async fn take(
     tasks: &Tasks,
     output: &Output,
 ) -> Result<(), Failure> {
-    let greeting = Greeting {
-        secret: ticket.secret,
-        name,
-    };
+    let greeting = greeting_of(ticket, name);
     let receiving = Receiving {
         how,
         asks_nearby: false,

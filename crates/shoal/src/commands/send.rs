@@ -39,6 +39,8 @@ use crate::typed::typed_lines;
 
 /// Time between two looks at the counters.
 const TICK: Duration = Duration::from_millis(200);
+/// Time between two looks at whether a file that changes has a hash.
+const HASH_PAUSE: Duration = Duration::from_secs(1);
 /// How long work may take to end after the goodbye.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -381,10 +383,20 @@ impl Sending<'_> {
 
     /// The hash by which the one file can be had, once it is known; never where it cannot.
     async fn hashed(&self) -> Hash {
-        self.offer.hashed().await;
-        match self.offer.content() {
-            Some(hash) => hash,
-            None => std::future::pending().await,
+        if !self.arguments.by_hash {
+            std::future::pending().await
+        }
+        let mut is_told = false;
+        loop {
+            self.offer.hashed().await;
+            if let Some(hash) = self.offer.content() {
+                return hash;
+            }
+            if !is_told {
+                self.output.warn("the file has no hash yet: it changes, or cannot be read; until it has, nobody gets it by that");
+                is_told = true;
+            }
+            tokio::time::sleep(HASH_PAUSE).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! What kind of NAT lies between this machine and the server, by the terms of RFC 4787.
 //!
 //! The server tries to reach this machine from another port: a NAT, or a firewall, that lets that in
-//! lets anybody in, or anybody at addresses that were spoken to. Then this machine speaks to one more
+//! lets anybody in, or whoever has an address that was spoken to; which of the two one server cannot
+//! tell. Then this machine speaks to one more
 //! port: a NAT that shows it under the same address as before can be punched through.
 
 use std::net::SocketAddr;
@@ -39,7 +40,7 @@ pub(super) async fn nat(connect: &Connect, session: &Session) -> Finding {
     let fields = json!({
         "observed": observed.to_string(),
         "kind": kind,
-        "lets_strangers_in": tested.map(|tested| tested.is_reached),
+        "lets_other_ports_in": tested.map(|tested| tested.is_reached),
     });
     let text = match is_translated {
         true => format!("seen as {observed}: {text}"),
@@ -50,9 +51,9 @@ pub(super) async fn nat(connect: &Connect, session: &Session) -> Finding {
 
 /// Asks the server to try, then speaks to its other port. `None` where the server does not try.
 async fn test(connect: &Connect, session: &Session, server: SocketAddr) -> Option<Tested> {
-    let Ok(Communication::NatTested { port, is_reached }) =
-        session.request(&Communication::NatTest).await
-    else {
+    let asked = session.request(&Communication::NatTest).await;
+    let Ok(Communication::NatTested { port, is_reached }) = asked else {
+        tracing::info!(?asked, "the server does not try");
         return None;
     };
     let second = Connect {
@@ -81,7 +82,7 @@ fn named(is_translated: bool, tested: Option<Tested>) -> (Value, Verdict, &'stat
             true => (
                 Value::Null,
                 Verdict::Unknown,
-                "there is a NAT; the server does not tell of which kind",
+                "there is a NAT; the server does not tell of which kind, or is busy with others: try again in a minute",
             ),
             false => ("none".into(), Verdict::Ok, "none towards the server"),
         };
@@ -95,7 +96,7 @@ fn named(is_translated: bool, tested: Option<Tested>) -> (Value, Verdict, &'stat
         ) => (
             "none",
             Verdict::Ok,
-            "none towards the server, and no firewall",
+            "none towards the server, and other ports of its get in too",
         ),
         (false, _) => (
             "firewall",
@@ -122,7 +123,7 @@ fn named(is_translated: bool, tested: Option<Tested>) -> (Value, Verdict, &'stat
         ) => (
             "cone",
             Verdict::Ok,
-            "one address for all destinations, and strangers get in (full or address-restricted cone): others reach this machine, at most by punching through",
+            "one address for all destinations, and other ports of the server get in too (full or address-restricted cone): others can punch through, most of them",
         ),
         (
             true,

@@ -1,8 +1,9 @@
 //! `shoal get --dht HASH`: without a server, from whoever says in the DHT that it has the file.
 
+use std::time::Duration;
+
 use shoal_node::dht::Dht;
-use shoal_node::fetch::{Fetcher, Greeting};
-use shoal_node::offer::secret_of_content;
+use shoal_node::fetch::{FetchPolicy, Fetcher, Greeting, OfferKey, Source, TreeOptions};
 use shoal_node::plan::{Planned, PlannedFile};
 use shoal_node::providers::Search;
 use shoal_node::state::StateDir;
@@ -18,13 +19,16 @@ use crate::interrupt::Interrupt;
 use crate::limits;
 use crate::output::Output;
 
+/// How long one of those may take to let this node in: no person has to say so.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Runs the command.
 pub(super) async fn run(
     arguments: &GetArguments,
     interrupt: &mut Interrupt,
     output: &Output,
 ) -> Result<(), Failure> {
-    let hash = hash_of(&arguments.wanted)?;
+    let hash = hash_of(arguments)?;
     let state = StateDir::open(arguments.joined.state_dir.as_deref(), "peer")?;
     let settings = state.settings()?;
     let (folder, slice) = destination(arguments)?;
@@ -32,21 +36,38 @@ pub(super) async fn run(
     let tasks = Tasks::new();
     let throttle = limits::receiving(&arguments.down, &settings.limits, &tasks)?;
     let greeting = Greeting {
-        secret: secret_of_content(&hash),
+        key: OfferKey::Content(hash),
+        patience: PATIENCE,
         name: node_name(None, &settings),
     };
     let fetcher = Fetcher::new(endpoint.clone(), tasks.clone(), None)
         .with_index(state.index_path())
         .opening(greeting);
+    let asked = options(arguments)?;
+    // Whoever has the content may call it what he likes.
+    let target = match &arguments.name {
+        Some(name) => name.clone(),
+        None => hash.to_string().parse().expect("hex digits are a path"),
+    };
     let getting = Getting {
         fetcher: &fetcher,
         transfers: &Transfers::limited(throttle),
         folder,
-        options: options(arguments)?,
+        options: TreeOptions {
+            policy: FetchPolicy {
+                of_strangers: true,
+                ..asked.policy
+            },
+            ..asked
+        },
         slice,
     };
     let got = match arguments.dht.start()? {
-        Some(dht) => getting.by_hash((&dht, hash), interrupt, output).await,
+        Some(dht) => {
+            getting
+                .by_hash((&dht, hash, target), interrupt, output)
+                .await
+        }
         None => Ok(()),
     };
     endpoint.close(Refusal::Done).await;
@@ -54,8 +75,18 @@ pub(super) async fn run(
     got
 }
 
-fn hash_of(wanted: &[String]) -> Result<Hash, Failure> {
-    let hash = match wanted {
+fn hash_of(arguments: &GetArguments) -> Result<Hash, Failure> {
+    let of_folders = arguments.links
+        || arguments.owner
+        || arguments.xattrs
+        || arguments.dry_run
+        || !arguments.include.is_empty()
+        || !arguments.exclude.is_empty();
+    if of_folders {
+        let text = "--dht fetches one file by its content: what is kept or chosen of folders does not go with it";
+        return Err(Failure::new(Code::Usage, text));
+    }
+    let hash = match &arguments.wanted[..] {
         [only] => only.parse().ok(),
         _ => None,
     };
@@ -68,7 +99,7 @@ fn hash_of(wanted: &[String]) -> Result<Hash, Failure> {
 impl Getting<'_> {
     async fn by_hash(
         &self,
-        (dht, hash): (&Dht, Hash),
+        (dht, hash, target): (&Dht, Hash, SafePath),
         interrupt: &mut Interrupt,
         output: &Output,
     ) -> Result<(), Failure> {
@@ -82,19 +113,31 @@ impl Getting<'_> {
             found = search.sources(hash) => found,
             () = interrupt.received() => return Err(interrupted()),
         };
-        let target = found.sources.first().and_then(|source| {
-            let path = source.provider.entry.path.as_bytes();
-            SafePath::new(path.rsplit(|byte| *byte == b'/').next()?).ok()
-        });
-        let Some(target) = target else {
+        if found.sources.is_empty() {
             let text = match found.said {
                 0 => "nobody says in the DHT that they have it: does 'shoal send --dht --by-hash' run there, and has it had a minute?".to_owned(),
                 said => format!("{said} node(s) say in the DHT that they have it, and none of them can be reached and offers it"),
             };
             return Err(Failure::new(Code::NotFound, text));
         };
-        let sources = found.sources;
+        let sources = found.sources.clone();
         let planned = vec![Planned::File(PlannedFile { sources, target })];
-        self.fetch(planned, interrupt, output).await
+        self.fetch(planned, interrupt, output).await?;
+        self.thank(&found.sources).await;
+        Ok(())
+    }
+
+    /// Tells the source that gave the file that all of it is there, for those who count receivers.
+    async fn thank(&self, sources: &[Source]) {
+        let transfers = self.transfers.list();
+        let last = transfers.last();
+        let from = last.and_then(|transfer| Some((transfer.peers.last()?, transfer.total_bytes)));
+        let Some((peer, bytes)) = from else { return };
+        let source = sources.iter().find(|one| one.provider.name == *peer);
+        if let Some(source) = source
+            && let Ok(offer) = self.fetcher.visit(&source.provider).await
+        {
+            offer.done(1, bytes).await;
+        }
     }
 }
