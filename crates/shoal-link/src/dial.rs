@@ -18,6 +18,7 @@ use rustls::OtherError;
 use rustls_pki_types::ServerName;
 use shoal_wire::limits::ADDRESSES_MAX;
 use shoal_wire::{NodeId, Refusal};
+use tokio::time::{Instant, timeout};
 
 use crate::endpoint::{Endpoint, Inner};
 use crate::identity::NODE_SERVER_NAME;
@@ -37,6 +38,8 @@ const DIRECT_HEAD_START: Duration = Duration::from_millis(300);
 /// restart must not move all its peers to the relay. A first datagram that is lost is sent again
 /// after a second (RFC 9002 section 6.2.2), and its answer takes a round trip.
 const SERVER_HEAD_START: Duration = Duration::from_millis(1200);
+/// How long a server that is known to be there, because its relay is, may take to answer directly.
+const PRESENT_HEAD_START: Duration = Duration::from_millis(300);
 
 /// Whom to reach, and how.
 #[derive(Debug, Clone)]
@@ -184,8 +187,9 @@ impl Endpoint {
         let deadline = tokio::time::sleep(dial.deadline);
         tokio::pin!(deadline);
         let mut queue = VecDeque::from(self.inner.destinations(&dial.addresses));
-        let roaming = self.roaming_attempt(&dial, queue.len());
+        let roams = dial.clone();
         let attempts = Attempts::new(&self.inner, dial)?;
+        let roaming = self.roaming_attempt(&roams, (&attempts, queue.front().copied()));
         let mut pending = Pending(roaming.into_iter().collect());
         let mut worst = DialError::NoAddress;
         loop {
@@ -213,8 +217,14 @@ impl Endpoint {
 
 impl Endpoint {
     /// The attempt of the roaming lane. It begins a little later than those of the direct one,
-    /// which is the faster lane wherever it leads anywhere.
-    fn roaming_attempt(&self, dial: &Dial, direct: usize) -> Option<Attempt<'_>> {
+    /// which is the faster lane wherever it leads anywhere. Towards a server it waits until its relay
+    /// is reached, and has the direct lane tried once more then: a server that was away until now
+    /// has not heard what was said before.
+    fn roaming_attempt<'a>(
+        &'a self,
+        dial: &Dial,
+        (attempts, direct): (&'a Attempts<'a>, Option<SocketAddr>),
+    ) -> Option<Attempt<'a>> {
         let (Trust::Node(node), Some(roaming)) = (&dial.trust, &self.inner.roaming) else {
             return None;
         };
@@ -222,16 +232,19 @@ impl Endpoint {
             return None;
         }
         let (node, protocol, relays) = (*node, dial.protocol, dial.relays.clone());
-        let head_start = match (direct, protocol) {
-            (0, _) => Duration::ZERO,
-            (_, Protocol::Control) => SERVER_HEAD_START,
-            (_, Protocol::Transfer) => DIRECT_HEAD_START,
-        };
-        let ready_after = head_start.min(DIRECT_HEAD_START);
         Some(Box::pin(async move {
-            tokio::time::sleep(ready_after).await;
-            roaming.prepare(&relays).await;
-            tokio::time::sleep(head_start - ready_after).await;
+            if let Some(address) = direct {
+                let begun = Instant::now();
+                tokio::time::sleep(DIRECT_HEAD_START).await;
+                if protocol == Protocol::Control {
+                    roaming.reach(&relays).await?;
+                    tokio::time::sleep_until(begun + SERVER_HEAD_START - PRESENT_HEAD_START).await;
+                    let once_more = attempts.run(address);
+                    if let Ok(Ok(link)) = timeout(PRESENT_HEAD_START, once_more).await {
+                        return Ok(link);
+                    }
+                }
+            }
             let connection = roaming.dial(node, &relays, protocol).await?;
             let first = relays
                 .iter()

@@ -58,6 +58,24 @@ pub(crate) async fn watch(endpoint: iroh::Endpoint, homes: Homes) {
     }
 }
 
+/// Ends once one of these relays is connected.
+pub(crate) async fn connected(endpoint: &iroh::Endpoint, urls: &[RelayUrl]) {
+    let mut statuses = endpoint.home_relay_status();
+    let is_there = |now: Vec<RelayStatus>| {
+        let mut of_these = now.iter().filter(|status| urls.contains(status.url()));
+        of_these.any(RelayStatus::is_connected)
+    };
+    if is_there(statuses.get()) {
+        return;
+    }
+    while let Ok(now) = statuses.updated().await {
+        if is_there(now) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// Ends once a relay of these has said that it does not let this node in, with its reason. What was
 /// said before does not count: the pass may be a new one.
 pub(crate) async fn refused(endpoint: &iroh::Endpoint, urls: &[RelayUrl]) -> String {

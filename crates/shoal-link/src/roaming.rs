@@ -112,13 +112,25 @@ impl Roaming {
         Ok(url)
     }
 
-    /// Knows these relays, so that a dial that may follow finds them connected.
-    pub(crate) async fn prepare(&self, relays: &[Relay]) {
-        for relay in relays {
-            if let Err(reason) = self.join(relay).await {
-                tracing::debug!(%reason, "a relay cannot be used");
-            }
+    /// Waits until one of these relays is connected, or says that it does not let this node in; not
+    /// for long, because only the relay where this node is homed is seen to be.
+    pub(crate) async fn reach(&self, relays: &[Relay]) -> Result<(), DialError> {
+        let urls = self.join_all(relays).await?;
+        let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
+        tokio::select! {
+            () = homing::connected(endpoint, &urls) => Ok(()),
+            () = tokio::time::sleep(REACH_LIMIT) => Ok(()),
+            reason = homing::refused(endpoint, &urls) => Err(not_let_in(&reason)),
         }
+    }
+
+    async fn join_all(&self, relays: &[Relay]) -> Result<Vec<RelayUrl>, DialError> {
+        let mut urls = Vec::new();
+        for relay in relays {
+            let joined = self.join(relay).await;
+            urls.push(joined.map_err(|reason| DialError::Unreachable { reason })?);
+        }
+        Ok(urls)
     }
 
     async fn start(&self) -> Result<iroh::Endpoint, String> {
@@ -158,20 +170,23 @@ impl Roaming {
         let unreachable = |reason: String| DialError::Unreachable { reason };
         let id = EndpointId::from_bytes(node.as_bytes())
             .map_err(|_| unreachable("the node id is no key".to_owned()))?;
-        let mut urls = Vec::new();
-        for relay in relays {
-            urls.push(self.join(relay).await.map_err(unreachable)?);
-        }
+        let urls = self.join_all(relays).await?;
         let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
         let address = urls.iter().cloned();
         let address = address.fold(EndpointAddr::new(id), EndpointAddr::with_relay_url);
         tokio::select! {
             connected = endpoint.connect(address, protocol.alpn()) => connected
                 .map_err(|error| unreachable(format!("through the relay: {error:#}"))),
-            reason = homing::refused(endpoint, &urls) => Err(unreachable(format!(
-                "the relay does not let this node in: {reason}; ask for a new ticket or code"
-            ))),
+            reason = homing::refused(endpoint, &urls) => Err(not_let_in(&reason)),
         }
+    }
+}
+
+fn not_let_in(reason: &str) -> DialError {
+    DialError::Unreachable {
+        reason: format!(
+            "the relay does not let this node in: {reason}; ask for a new ticket or code"
+        ),
     }
 }
 
@@ -223,5 +238,7 @@ pub(crate) fn is_dialer(connection: &Connection) -> bool {
     connection.side() == Side::Client
 }
 
+/// How long a relay is waited for before it is dialled through all the same.
+const REACH_LIMIT: Duration = Duration::from_secs(5);
 /// How long a goodbye of the roaming lane may take.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(1);

@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use shoal_node::fetch::FetchError;
 use shoal_wire::message::Outcome;
-use shoal_wire::{FileSize, Refusal};
+use shoal_wire::{FileSize, Hash, Refusal};
 use support::content::{CHUNK, Content, no_hash};
 use support::log::Log;
 use support::receiver::Receiver;
@@ -188,6 +189,54 @@ async fn other_content_under_no_hash_never_stands_in_for_the_hash_that_was_looke
     let sources = vec![liar.source(&content.entry), honest.source(&content.entry)];
     receiver.fetch(sources, "a.bin").await.unwrap();
     assert!(receiver.read("a.bin") == content.bytes);
+}
+
+#[tokio::test]
+async fn strangers_show_the_hashes_before_anything_is_taken_and_none_of_them_ends_the_fetch() {
+    let content = Content::new("a.bin", 4 * CHUNK, 8);
+    let mut huge = content.entry.clone();
+    huge.size = FileSize::new(1 << 40).unwrap();
+    let mut silent = huge.clone();
+    silent.hash = None;
+    // One shows no hash, one a list that does not lead to it; both say that it fits on no disk.
+    let mut liars = Vec::new();
+    for said in [silent, huge.clone()] {
+        let liar = Scripted::start("liar", move |mut requested: Requested| {
+            let said = said.clone();
+            async move {
+                requested.respond(&said).await?;
+                while requested.page(&[Hash::new([7; 32]); 64]).await.is_some() {}
+                None
+            }
+        });
+        liars.push(liar.await);
+    }
+    let mut entry = content.entry.clone();
+    entry.mode = 0o755;
+    let honest = Scripted::honest(
+        "honest",
+        &Content {
+            entry,
+            ..content.clone()
+        },
+    )
+    .await;
+    let receiver = Receiver::new().await;
+    let mut sources: Vec<_> = liars.iter().map(|liar| liar.source(&huge)).collect();
+    sources.push(honest.source(&content.entry));
+    let mut job = receiver.job(sources, "a.bin");
+    job.policy.of_strangers = true;
+    receiver.run(job).await.unwrap();
+    assert!(receiver.read("a.bin") == content.bytes);
+    let mode = receiver
+        .folder()
+        .join("a.bin")
+        .metadata()
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o111, 0, "{mode:o}");
+    assert!(liars.iter().all(|liar| liar.asked().is_empty()));
 }
 
 #[tokio::test]
