@@ -189,7 +189,8 @@ impl Endpoint {
         let mut queue = VecDeque::from(self.inner.destinations(&dial.addresses));
         let roams = dial.clone();
         let attempts = Attempts::new(&self.inner, dial)?;
-        let roaming = self.roaming_attempt(&roams, (&attempts, queue.front().copied()));
+        let direct = queue.iter().copied().collect();
+        let roaming = self.roaming_attempt(&roams, (&attempts, direct));
         let mut pending = Pending(roaming.into_iter().collect());
         let mut worst = DialError::NoAddress;
         loop {
@@ -218,12 +219,12 @@ impl Endpoint {
 impl Endpoint {
     /// The attempt of the roaming lane. It begins a little later than those of the direct one,
     /// which is the faster lane wherever it leads anywhere. Towards a server it waits until its relay
-    /// is reached, and has the direct lane tried once more then: a server that was away until now
-    /// has not heard what was said before.
+    /// is reached, and has the direct lane tried once more beside it then: a server that was away
+    /// until now has not heard what was said before.
     fn roaming_attempt<'a>(
         &'a self,
         dial: &Dial,
-        (attempts, direct): (&'a Attempts<'a>, Option<SocketAddr>),
+        (attempts, direct): (&'a Attempts<'a>, Vec<SocketAddr>),
     ) -> Option<Attempt<'a>> {
         let (Trust::Node(node), Some(roaming)) = (&dial.trust, &self.inner.roaming) else {
             return None;
@@ -233,30 +234,44 @@ impl Endpoint {
         }
         let (node, protocol, relays) = (*node, dial.protocol, dial.relays.clone());
         Some(Box::pin(async move {
-            if let Some(address) = direct {
+            let mut once_more = Pending(Vec::new());
+            if !direct.is_empty() {
                 let begun = Instant::now();
                 tokio::time::sleep(DIRECT_HEAD_START).await;
                 if protocol == Protocol::Control {
                     roaming.reach(&relays).await?;
                     tokio::time::sleep_until(begun + SERVER_HEAD_START - PRESENT_HEAD_START).await;
-                    let once_more = attempts.run(address);
-                    if let Ok(Ok(link)) = timeout(PRESENT_HEAD_START, once_more).await {
+                    for address in direct {
+                        once_more.0.push(Box::pin(attempts.run(address)));
+                    }
+                    if let Ok(link) = timeout(PRESENT_HEAD_START, once_more.link()).await {
                         return Ok(link);
                     }
                 }
             }
-            let connection = roaming.dial(node, &relays, protocol).await?;
-            let first = relays
-                .iter()
-                .find_map(|relay| relay.addresses.first().copied());
-            let remote = first.ok_or(DialError::NoAddress)?;
-            Link::roaming(
-                (connection, roaming.relays().clone()),
-                remote,
-                Arc::clone(&self.inner.goodbye),
-            )
-            .ok_or(DialError::VersionUnsupported)
+            tokio::select! {
+                link = once_more.link() => Ok(link),
+                link = self.roam(node, &relays, protocol) => link,
+            }
         }))
+    }
+
+    async fn roam(
+        &self,
+        node: NodeId,
+        relays: &[Relay],
+        protocol: Protocol,
+    ) -> Result<Link, DialError> {
+        let roaming = self.inner.roaming.as_ref().ok_or(DialError::NoAddress)?;
+        let connection = roaming.dial(node, relays, protocol).await?;
+        let mut addresses = relays.iter().flat_map(|relay| &relay.addresses);
+        let remote = *addresses.next().ok_or(DialError::NoAddress)?;
+        Link::roaming(
+            (connection, roaming.relays().clone()),
+            remote,
+            Arc::clone(&self.inner.goodbye),
+        )
+        .ok_or(DialError::VersionUnsupported)
     }
 }
 
@@ -347,6 +362,15 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Link, DialError>> + Send +
 struct Pending<'a>(Vec<Attempt<'a>>);
 
 impl Pending<'_> {
+    /// The first link that is made; waits for ever when none is.
+    async fn link(&mut self) -> Link {
+        loop {
+            if let Ok(link) = self.next().await {
+                return link;
+            }
+        }
+    }
+
     /// The outcome of whichever attempt ends next; waits for ever when there is none.
     async fn next(&mut self) -> Result<Link, DialError> {
         poll_fn(|context| {

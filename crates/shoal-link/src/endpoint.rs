@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use noq::crypto::rustls::QuicServerConfig;
 use noq::{TokioRuntime, VarInt};
+use noq_proto::HashedConnectionIdGenerator;
 use rustls::sign::CertifiedKey;
 use shoal_wire::{NodeId, Refusal};
 use tokio::sync::{Mutex, mpsc};
@@ -92,8 +93,13 @@ impl Endpoint {
             address: config.bind,
             source,
         };
-        let mut quic_config = noq::EndpointConfig::default();
+        let port = socket.local_addr().map_err(failed)?.port();
+        let (reset_key, connection_id_key) = config.identity.restart_keys(port);
+        let mut quic_config = noq::EndpointConfig::new(Arc::new(reset_key));
         quic_config
+            .cid_generator(Arc::new(move || {
+                Box::new(HashedConnectionIdGenerator::from_key(connection_id_key))
+            }))
             .max_udp_payload_size(RECEIVED_MTU_BYTES)
             .map_err(|error| BindError::Tls {
                 reason: error.to_string(),

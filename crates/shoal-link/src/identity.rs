@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use ring::hmac;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_wire::{NodeId, Signature};
@@ -84,6 +85,23 @@ impl Identity {
     /// The secret half, for protocols of others in which a node is known by its id.
     pub fn secret_bytes(&self) -> [u8; 32] {
         self.key.to_bytes()
+    }
+
+    /// The keys by which this node, started again at the same port, tells connections of its
+    /// earlier life from nonsense and says that they are over (RFC 9000 section 10.3): those of
+    /// resets and of connection ids. Each port has its own, so that no other process of this node
+    /// can be made to end connections of this one (section 21.11).
+    pub(crate) fn restart_keys(&self, port: u16) -> (hmac::Key, u64) {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.key.to_bytes());
+        let derive = |label: &str| {
+            let text = format!("shoal restart 1 {label} {port}");
+            hmac::sign(&secret, text.as_bytes())
+        };
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, derive("reset").as_ref());
+        let ids = derive("connection ids");
+        let mut first = [0; 8];
+        first.copy_from_slice(&ids.as_ref()[..8]);
+        (reset_key, u64::from_le_bytes(first))
     }
 
     /// A fresh node certificate with its key, for the handshake.

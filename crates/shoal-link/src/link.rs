@@ -219,6 +219,12 @@ impl Link {
         })
     }
 
+    /// Where the other side was when the handshake was complete: by that it has proven to receive
+    /// there. By a relay, the relay's address.
+    pub fn first_remote(&self) -> SocketAddr {
+        self.shared.first_remote
+    }
+
     /// The proven id of the other node, `None` when a server showed an X.509 certificate instead.
     pub fn remote_id(&self) -> Option<NodeId> {
         self.shared.remote_id

@@ -12,7 +12,8 @@ use std::time::Duration;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::dns::DnsResolver;
 use iroh::endpoint::{
-    Connection, IncomingAddr, PathId, PortmapperConfig, QuicTransportConfig, Side, VarInt, presets,
+    ConnectOptions, Connection, IncomingAddr, PathId, PortmapperConfig, QuicTransportConfig, Side,
+    VarInt, presets,
 };
 use iroh::{EndpointAddr, EndpointId, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey};
 use iroh_relay::RelayQuicConfig;
@@ -27,13 +28,14 @@ use crate::homing::{self, Homes};
 use crate::identity::Identity;
 use crate::tls::Protocol;
 use crate::transport::{
-    NARROW_STREAMS, NARROW_WINDOW_BYTES, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+    IDLE_TIMEOUT_MS, NARROW_STREAMS, NARROW_WINDOW_BYTES, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES,
 };
 use crate::trust::RelayVerifier;
 
 /// Silence after which a roaming link is dead, in milliseconds: a change of network, with the
-/// search for a new path, is shorter.
-const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// search for a new path, is shorter. One to a server is dead as soon as on the direct lane: it is
+/// dialled again at once, and on the better lane.
+const PATIENT_IDLE_TIMEOUT_MS: u32 = 30_000;
 
 /// How often a quiet path of a roaming link says that it lives.
 const PATH_KEEP_ALIVE: Duration = Duration::from_millis(1_250);
@@ -151,7 +153,7 @@ impl Roaming {
             .ca_tls_config(verified)
             .dns_resolver(DnsResolver::custom(self.relays.clone()))
             .portmapper_config(port_mapping)
-            .transport_config(transport())
+            .transport_config(transport(PATIENT_IDLE_TIMEOUT_MS))
             .bind()
             .await;
         let endpoint =
@@ -174,9 +176,19 @@ impl Roaming {
         let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
         let address = urls.iter().cloned();
         let address = address.fold(EndpointAddr::new(id), EndpointAddr::with_relay_url);
+        let idle_timeout_ms = match protocol {
+            Protocol::Control => IDLE_TIMEOUT_MS,
+            _ => PATIENT_IDLE_TIMEOUT_MS,
+        };
+        let options = ConnectOptions::new().with_transport_config(transport(idle_timeout_ms));
+        let connecting = async {
+            let begun = endpoint.connect_with_opts(address, protocol.alpn(), options);
+            let begun = begun.await.map_err(|error| format!("{error:#}"))?;
+            begun.await.map_err(|error| format!("{error:#}"))
+        };
         tokio::select! {
-            connected = endpoint.connect(address, protocol.alpn()) => connected
-                .map_err(|error| unreachable(format!("through the relay: {error:#}"))),
+            connected = connecting => connected
+                .map_err(|reason| unreachable(format!("through the relay: {reason}"))),
             reason = homing::refused(endpoint, &urls) => Err(not_let_in(&reason)),
         }
     }
@@ -190,8 +202,8 @@ fn not_let_in(reason: &str) -> DialError {
     }
 }
 
-fn transport() -> QuicTransportConfig {
-    let idle = VarInt::from_u32(IDLE_TIMEOUT_MS).into();
+fn transport(idle_timeout_ms: u32) -> QuicTransportConfig {
+    let idle = VarInt::from_u32(idle_timeout_ms).into();
     QuicTransportConfig::builder()
         .max_idle_timeout(Some(idle))
         .default_path_keep_alive_interval(PATH_KEEP_ALIVE)

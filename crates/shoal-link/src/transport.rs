@@ -21,7 +21,7 @@ use crate::tls::Protocol;
 /// How often a quiet link says that it lives: three can be lost before the time-out.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Silence after which a link is dead, in milliseconds.
-const IDLE_TIMEOUT_MS: u32 = 12_000;
+pub(crate) const IDLE_TIMEOUT_MS: u32 = 12_000;
 /// The same where a dialler takes content from another host: either may have moved to another
 /// network meanwhile, and a new link costs less than waiting for the old one.
 const FETCH_KEEP_ALIVE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@
 mod pair;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pair::{PATIENCE, endpoint, link_between, outcome, stream_on, to};
 use shoal_link::{
@@ -13,6 +13,7 @@ use shoal_link::{
     Protocol, StreamError,
 };
 use shoal_wire::Refusal;
+use tokio::runtime::Runtime;
 
 #[tokio::test]
 async fn both_sides_open_streams_and_know_each_other() {
@@ -69,6 +70,52 @@ async fn the_first_address_that_answers_wins() {
     let (near, far) = tokio::join!(client.dial(dial), server.accept());
     assert_eq!(near.unwrap().path().remote, server.local_addr());
     assert!(far.is_some());
+}
+
+#[test]
+fn a_node_that_comes_back_after_a_crash_says_so_of_its_old_links() {
+    let (identity, lives) = (Identity::generate(), || Runtime::new().unwrap());
+    let (first, second, here) = (lives(), lives(), lives());
+    let living = |address| EndpointConfig {
+        identity: identity.clone(),
+        accept: vec![Protocol::Transfer],
+        ..config(address)
+    };
+    let bound = first.block_on(Endpoint::bind(living("127.0.0.1:0".parse().unwrap())));
+    let server = bound.unwrap();
+    let (address, dial) = (server.local_addr(), to(&server));
+    let client = here.block_on(endpoint(&[]));
+    let far = first.spawn(async move {
+        let far = server.accept().await;
+        (server, far)
+    });
+    let near = here.block_on(client.dial(dial)).unwrap();
+    let (server, far) = first.block_on(far).unwrap();
+    // Nothing is said any more, not even goodbye.
+    first.shutdown_background();
+    drop((far, server));
+    let again = second.block_on(async {
+        let started = Instant::now();
+        loop {
+            match Endpoint::bind(living(address)).await {
+                Ok(again) => return again,
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let ended = here.block_on(async {
+        near.open()
+            .await
+            .unwrap()
+            .send
+            .write_all(b"!")
+            .await
+            .unwrap();
+        near.closed().await
+    });
+    assert_eq!(ended, LinkError::Reset);
+    drop(again);
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ use futures_util::future::join_all;
 use n0_mainline::{Id, MutableItem, SigningKey};
 use rand::seq::SliceRandom;
 use shoal_link::Identity;
+use shoal_wire::address::{can_be_dialled, is_near_only};
 use shoal_wire::message::Addresses;
-use shoal_wire::offer::can_be_dialled;
 use shoal_wire::whereabouts::Whereabouts;
 use shoal_wire::{Hash, NodeId};
 use tokio::time::timeout;
@@ -62,7 +62,11 @@ pub enum DhtError {
 
 /// This machine's part in the DHT: it asks, and keeps nothing for others. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Dht(n0_mainline::Dht);
+pub struct Dht {
+    network: n0_mainline::Dht,
+    /// Whether all of it is on this machine: addresses of the same host lead somewhere then.
+    is_near: bool,
+}
 
 impl Dht {
     /// Joins by these nodes, `HOST:PORT` each; by those of the public network where there are none.
@@ -74,7 +78,14 @@ impl Dht {
         if !bootstrap.is_empty() {
             builder.bootstrap(bootstrap);
         }
-        Ok(Self(builder.build()?))
+        let is_near = |node: &String| {
+            let address = node.parse::<SocketAddr>();
+            address.is_ok_and(|address| address.ip().is_loopback())
+        };
+        Ok(Self {
+            network: builder.build()?,
+            is_near: !bootstrap.is_empty() && bootstrap.iter().all(is_near),
+        })
     }
 
     /// Says where the node of `identity` is.
@@ -92,7 +103,7 @@ impl Dht {
         let sequence = i64::try_from(said_at_s).unwrap_or(i64::MAX);
         let key = signing_key(identity);
         let item = MutableItem::new(&key, &record, sequence, Some(WHEREABOUTS_SALT));
-        let put = self.0.put_mutable(item, None).await;
+        let put = self.network.put_mutable(item, None).await;
         put.map(drop).map_err(|error| not_taken(&error))
     }
 
@@ -132,7 +143,7 @@ impl Dht {
     /// is none.
     pub async fn find(&self, node: NodeId) -> Vec<SocketAddr> {
         let salt = Some(WHEREABOUTS_SALT);
-        let Ok(mut answers) = self.0.get_mutable(node.as_bytes(), salt, None).await else {
+        let Ok(mut answers) = self.network.get_mutable(node.as_bytes(), salt, None).await else {
             return Vec::new();
         };
         let mut newest: Option<Whereabouts> = None;
@@ -153,7 +164,8 @@ impl Dht {
         let _late = timeout(LOOK_UP_LIMIT, listening).await;
         let addresses = newest.map(|said| said.addresses).unwrap_or_default();
         let all = addresses.iter().copied();
-        all.filter(can_be_dialled).collect()
+        let leads_there = |one: &SocketAddr| self.is_near || !is_near_only(one.ip());
+        all.filter(can_be_dialled).filter(leads_there).collect()
     }
 
     /// Says that the node of `identity` provides `hash`.
@@ -164,7 +176,11 @@ impl Dht {
         let key = signing_key(identity);
         let mut outcome = Err(DhtError::NotTaken("there is no place".to_owned()));
         for slot in slots_of(hash, &identity.node_id()) {
-            match self.0.announce_signed_peer(place(hash, slot), &key).await {
+            match self
+                .network
+                .announce_signed_peer(place(hash, slot), &key)
+                .await
+            {
                 Ok(_) => outcome = Ok(()),
                 Err(error) if outcome.is_err() => outcome = Err(not_taken(&error)),
                 Err(_) => {}
@@ -197,7 +213,7 @@ impl Dht {
     /// Who is announced in one place, not too long ago.
     async fn announced(&self, hash: &Hash, slot: u8) -> Vec<NodeId> {
         let mut found = Vec::new();
-        let Ok(mut answers) = self.0.get_signed_peers(place(hash, slot)).await else {
+        let Ok(mut answers) = self.network.get_signed_peers(place(hash, slot)).await else {
             return found;
         };
         let listening = async {

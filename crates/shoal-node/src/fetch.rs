@@ -12,6 +12,7 @@ mod error;
 mod lanes;
 mod links;
 mod pieces;
+mod proof;
 mod range;
 mod receive;
 mod reuse;
@@ -292,7 +293,10 @@ impl Fetcher {
         };
         let lease = leased.map_err(|error| error.of(provider))?;
         match lease.link() {
-            Some(link) => attempt.run(link).await,
+            Some(link) => {
+                link.widen();
+                attempt.run(link).await
+            }
             None => Err(FetchError::refused(provider, Refusal::Unreachable, "")),
         }
     }

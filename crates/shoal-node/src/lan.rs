@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use mdns_sd::{Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
+use shoal_wire::address::can_be_dialled;
 use shoal_wire::limits::ADDRESSES_MAX;
-use shoal_wire::offer::can_be_dialled;
 use shoal_wire::{Nameplate, NodeId};
 
 /// Our service.

@@ -30,6 +30,7 @@ use shoal_wire::{
 use tokio::sync::mpsc;
 
 use self::compress::Probe;
+use self::room::ROOMS;
 use self::serving::{Requests, Serving};
 use crate::share::{Share, SharedFile};
 use crate::tasks::Tasks;
@@ -171,6 +172,7 @@ impl Provide {
         let Stream { send, recv, .. } = &mut stream;
         let ended = tokio::select! {
             ended = self.describe_and_send(serving, send, recv) => ended,
+            stop = stuck(serving.to) => Err(stop),
             () = transfer.cancelled() => Err(refuse(Refusal::Cancelled, "")),
             () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
         };
@@ -180,8 +182,8 @@ impl Provide {
             Err(Stop::Refuse(refusal, _)) => State::Failed(*refusal),
             Err(Stop::Gone) => State::Failed(Refusal::Unreachable),
         };
-        end_stream(stream, ended, serving);
         transfer.ended(state);
+        end_stream(stream, ended, serving).await;
     }
 
     /// Sends some of the chunks of a request of the same link on a stream of their own.
@@ -193,10 +195,11 @@ impl Provide {
         let Stream { send, recv, .. } = &mut stream;
         let ended = tokio::select! {
             ended = self.send_asked(&serving, send, recv) => ended,
+            stop = stuck(serving.to) => Err(stop),
             () = serving.ended() => Err(refuse(Refusal::Cancelled, "")),
             () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
         };
-        end_stream(stream, ended, &serving);
+        end_stream(stream, ended, &serving).await;
     }
 
     /// Checks permission and file.
@@ -339,9 +342,9 @@ async fn refuse_stream(stream: &mut Stream, refusal: Refusal, detail: &str) {
     stream.send.finish();
 }
 
-fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, serving: &Serving) {
+async fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, serving: &Serving) {
     match ended {
-        Ok(_) => stream.send.finish(),
+        Ok(_) => let_go(&mut stream.send, serving.to).await,
         Err(Stop::Refuse(refusal, detail)) => {
             let (path, peer) = (&serving.shared.entry.path, serving.to.short());
             tracing::info!(%path, %peer, %refusal, %detail, "transfer stopped");
@@ -349,6 +352,25 @@ fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, serving: &S
             stream.recv.stop(refusal);
         }
         Err(Stop::Gone) => {}
+    }
+}
+
+/// Waits until nothing moves of what a node was sent and has not acknowledged.
+async fn stuck(to: NodeId) -> Stop {
+    ROOMS.stuck(to).await;
+    refuse(Refusal::TimedOut, "the receiver takes nothing")
+}
+
+/// Ends a stream once all of it has arrived: until then it holds memory, and a receiver that never
+/// says so must not keep that for as long as its link lives.
+async fn let_go(send: &mut SendStream, to: NodeId) {
+    send.finish();
+    let is_stuck = tokio::select! {
+        _ = send.stopped() => false,
+        _ = stuck(to) => true,
+    };
+    if is_stuck {
+        send.reset(Refusal::TimedOut);
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_link::Relay;
-use shoal_wire::offer::{Via, can_be_dialled};
+use shoal_wire::address::can_be_dialled;
+use shoal_wire::offer::Via;
 use shoal_wire::{NodeId, RelayPass};
 
 /// Relays in use now; whoever dials asks. Cheap to clone.

@@ -18,6 +18,9 @@ use crate::tasks::Tasks;
 
 /// How long an answer may take.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the other side may take to let a question through: a stream is to be opened, and what is
+/// said on it taken.
+const ASKING_DEADLINE: Duration = Duration::from_secs(20);
 /// How soon the first message of a stream must be there: it is sent with the stream's opening.
 const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests of one link that are worked on at once; more wait in the link's own flow control.
@@ -90,11 +93,16 @@ impl From<HearError> for RequestError {
 /// Opens a stream and says `message` on it, for answers that come in several messages.
 ///
 /// # Errors
-/// When the link is gone.
+/// When the link is gone, or the other side takes no question.
 pub async fn converse(link: &Link, message: &Communication) -> Result<Stream, RequestError> {
-    let mut stream = link.open().await?;
-    stream.send.say(message).await?;
-    Ok(stream)
+    let asking = async {
+        let mut stream = link.open().await?;
+        stream.send.say(message).await?;
+        Ok(stream)
+    };
+    tokio::time::timeout(ASKING_DEADLINE, asking)
+        .await
+        .unwrap_or(Err(RequestError::TimedOut))
 }
 
 /// Asks `message` and hears the one answer. Dropping the future takes the question back.

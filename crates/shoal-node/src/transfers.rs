@@ -241,9 +241,8 @@ impl Transfer {
     /// Another node takes part.
     pub fn joined(&self, peer: &NodeName) {
         let mut told = self.0.told();
-        if !told.peers.contains(peer) {
-            told.peers.push(peer.clone());
-        }
+        told.peers.retain(|known| known != peer);
+        told.peers.push(peer.clone());
     }
 
     /// It travels by this link from now on.

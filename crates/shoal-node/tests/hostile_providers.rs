@@ -240,6 +240,57 @@ async fn strangers_show_the_hashes_before_anything_is_taken_and_none_of_them_end
 }
 
 #[tokio::test]
+async fn a_stranger_proves_the_size_of_what_it_lists() {
+    let content = Content::new("a.bin", 3 * CHUNK + 7, 9);
+    let honest = Scripted::honest("honest", &content).await;
+    let receiver = Receiver::new().await;
+    receiver
+        .prove(&honest.source(&content.entry))
+        .await
+        .unwrap();
+    assert_eq!(honest.asked(), [[3]]);
+
+    // The root alone leads to itself, and so do the tops of two halves: as if they were chunks.
+    let root = content.list.root();
+    let halves = halves_of(&content.bytes);
+    for (len_bytes, shown) in [(0, vec![]), (1, vec![]), (CHUNK as u64 + 1, halves)] {
+        let mut said = content.entry.clone();
+        said.size = FileSize::new(len_bytes).unwrap();
+        let (entry, bytes) = (said.clone(), content.bytes.clone());
+        let liar = Scripted::start("liar", move |mut requested: Requested| {
+            let (entry, shown, bytes) = (entry.clone(), shown.clone(), bytes.clone());
+            async move {
+                requested.respond(&entry).await?;
+                if !shown.is_empty() {
+                    requested.page(&shown).await?;
+                }
+                let last = shown.len().saturating_sub(1);
+                let hash = shown.last().copied().unwrap_or(root);
+                requested.head(last as u32, 1, hash).await?;
+                requested.bytes(&bytes[..1]).await?;
+                requested.wait().await
+            }
+        })
+        .await;
+        let proven = receiver.prove(&liar.source(&said)).await;
+        assert!(proven.is_err(), "{len_bytes} bytes");
+    }
+    assert!(support::receiver::names(&receiver.folder()).is_empty());
+}
+
+/// The two hashes that lead to the root of more than two chunks.
+fn halves_of(bytes: &[u8]) -> Vec<Hash> {
+    let hash = |at: usize, bytes: &[u8]| {
+        use blake3::hazmat::HasherExt;
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(at as u64).update(bytes);
+        Hash::new(hasher.finalize_non_root())
+    };
+    let (left, right) = bytes.split_at(2 * CHUNK);
+    vec![hash(0, left), hash(2 * CHUNK, right)]
+}
+
+#[tokio::test]
 async fn a_fetch_that_waits_for_a_hash_list_can_be_cancelled() {
     let content = Content::new("a.bin", 4 * CHUNK, 7);
     let (described, script_content) = (Arc::new(Notify::new()), content.clone());

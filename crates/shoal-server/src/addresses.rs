@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use shoal_wire::address::{can_be_dialled, is_near_only};
 use shoal_wire::limits::ADDRESSES_MAX;
 use shoal_wire::message::Addresses;
 
@@ -19,7 +20,7 @@ pub(crate) fn believable(claimed: &[SocketAddr], observed: SocketAddr) -> Vec<So
     let claimed: Vec<SocketAddr> = claimed
         .iter()
         .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
-        .filter(can_be_a_peer)
+        .filter(can_be_dialled)
         .collect();
     let mut ports: Vec<u16> = Vec::new();
     for address in &claimed {
@@ -48,20 +49,6 @@ pub(crate) fn told_to(asker: IpAddr, addresses: &[SocketAddr]) -> Addresses {
         .filter(|address| asker_is_here || !is_near_only(address.ip()))
         .copied();
     Addresses::truncated(told.collect())
-}
-
-fn can_be_a_peer(address: &SocketAddr) -> bool {
-    let ip = address.ip();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
-}
-
-/// Whether an address means something else on every host or link.
-fn is_near_only(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
-    }
 }
 
 /// Where a server that listens at `local` can be dialled: there, or for an unspecified address at

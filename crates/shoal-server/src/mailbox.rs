@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use shoal_core::mailbox::{MailboxError, Mailboxes, OwnerId};
 use shoal_link::{Link, RecvStream, SendStream, Stream};
 use shoal_node::requests::converse;
+use shoal_wire::address::network_of;
 use shoal_wire::limits::MAILBOX_MAX_S;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Communication, Nameplate, NodeId, Refusal, ShortText};
 
-use crate::places::network_of;
 use crate::refused::refused;
 
 /// How long a conversation about a code may take: two machines talk, not two people.

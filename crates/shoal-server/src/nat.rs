@@ -4,7 +4,7 @@
 //! where the server sees it: whether that gets through, unasked, is what its NAT lets in. The node
 //! dials the other one, and hears whether its NAT shows it under the same address as before. Two,
 //! because some NATs take a new port towards whom they have just turned away. Nobody but the node
-//! that asked is dialled or answered, and its address is proven by the link on which it asks.
+//! that asked is dialled or answered, and its address is proven by the handshake of the link on which it asks.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use shoal_link::{Dial, Endpoint, EndpointConfig, Identity, Link, PathKind, Protocol, Trust};
 use shoal_node::tasks::Tasks;
+use shoal_wire::address::network_of;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Communication, NodeId, Refusal};
 use tokio::sync::mpsc;
@@ -22,8 +23,8 @@ use crate::refused::refused;
 
 /// Tests at once: each holds two sockets for some seconds.
 const TESTS_MAX: usize = 16;
-/// Of these, of nodes at one IP address; of one node there is one.
-const TESTS_OF_ADDRESS_MAX: usize = 4;
+/// Of these, of nodes in one network; of one node there is one.
+const TESTS_OF_NETWORK_MAX: usize = 4;
 /// How long the node is dialled: a lost datagram is sent again after a second.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the other port is open after that.
@@ -65,8 +66,10 @@ impl NatTests {
         (node, link): (NodeId, &Link),
     ) -> Result<Communication, ErrorReport> {
         let path = link.path();
-        if path.kind == PathKind::Relayed {
-            return Err(refused(Refusal::Denied, "this link is relayed"));
+        // A node that moves says from where, and proves it later.
+        if path.kind != PathKind::Direct || path.remote != link.first_remote() {
+            let text = "this link is not direct, or has moved: ask on another one";
+            return Err(refused(Refusal::Denied, text));
         }
         let place = self.place(node, path.remote.ip());
         let place =
@@ -102,14 +105,15 @@ impl NatTests {
             .under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let of_address = under_way.values().filter(|one| **one == ip).count();
+        let network = network_of(ip).unwrap_or(ip);
+        let of_network = under_way.values().filter(|one| **one == network);
         if under_way.len() >= TESTS_MAX
-            || of_address >= TESTS_OF_ADDRESS_MAX
+            || of_network.count() >= TESTS_OF_NETWORK_MAX
             || under_way.contains_key(&node)
         {
             return None;
         }
-        under_way.insert(node, ip);
+        under_way.insert(node, network);
         Some(Place {
             under_way: Arc::clone(&self.under_way),
             node,
@@ -161,9 +165,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_node_and_no_address_has_all_tests() {
+    async fn no_node_and_no_network_has_all_tests() {
         let here: IpAddr = "192.0.2.1".parse().unwrap();
-        let there: IpAddr = "192.0.2.2".parse().unwrap();
+        let there: IpAddr = "192.0.3.2".parse().unwrap();
         let (tests, _links) = NatTests::new(Identity::generate(), here, Tasks::new());
         let node = |number| NodeId::new([number; 32]);
         let first = tests.place(node(0), here).unwrap();
@@ -171,7 +175,7 @@ mod tests {
         let more: Vec<_> = (1..9)
             .filter_map(|number| tests.place(node(number), here))
             .collect();
-        assert_eq!(more.len() + 1, TESTS_OF_ADDRESS_MAX);
+        assert_eq!(more.len() + 1, TESTS_OF_NETWORK_MAX);
         let other = tests.place(node(9), there);
         assert!(other.is_some());
         drop((first, more, other));

@@ -4,10 +4,11 @@
 //! on the server's own loopback interface are one user's business and share all places.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_wire::NodeId;
+use shoal_wire::address::network_of;
 
 /// Connections served at once: ten times the peers that one server is meant for, and each costs
 /// tens of kilobytes while it is idle.
@@ -94,21 +95,6 @@ fn leave<Key: Ord>(taken: &mut BTreeMap<Key, usize>, key: &Key) {
     }
 }
 
-/// The first address of the network that an address counts with; `None` on loopback.
-pub(crate) fn network_of(address: IpAddr) -> Option<IpAddr> {
-    match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V4(address) => {
-            let network = address.to_bits() & 0xffff_ff00;
-            Some(Ipv4Addr::from_bits(network).into())
-        }
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & (u128::MAX << 72);
-            Some(Ipv6Addr::from_bits(network).into())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,13 +125,5 @@ mod tests {
         drop((of_one, of_network, elsewhere));
         assert!(take(1, "192.0.2.1").is_some());
         assert_eq!(places.taken().all, 0, "a place that is dropped is free");
-    }
-
-    #[test]
-    fn loopback_shares_all_places_and_ipv6_counts_by_site() {
-        assert_eq!(network_of("::1".parse().expect("an address")), None);
-        let site = |text: &str| network_of(text.parse().expect("an address"));
-        assert_eq!(site("2001:db8:0:100::1"), site("2001:db8:0:1ff:2::9"));
-        assert_ne!(site("2001:db8:0:100::1"), site("2001:db8:0:200::1"));
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Start at [`message::Communication`] for the conversation, [`frame`] for its bytes.
 
+pub mod address;
 pub mod chunk;
 pub mod code;
 pub mod file;

@@ -2,7 +2,6 @@
 //! said on the way from a code to a ticket.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
@@ -248,13 +247,6 @@ impl FromStr for RelayTicket {
     fn from_str(text: &str) -> Result<Self, TicketError> {
         ticket::decode(RELAY_PREFIX, text)
     }
-}
-
-/// An address as a ticket may name it: never one that cannot be dialled.
-pub fn can_be_dialled(address: &SocketAddr) -> bool {
-    let ip = address.ip().to_canonical();
-    let is_broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
 }
 
 #[cfg(test)]

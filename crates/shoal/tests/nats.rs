@@ -178,6 +178,23 @@ fn a_relay_that_is_killed_and_comes_back_interrupts_nothing() {
 }
 
 #[test]
+fn a_peer_without_udp_notices_a_killed_server_and_finds_it_again() {
+    let Some(mut scene) = Scene::new(Kind::Open, Kind::NoUdp) else {
+        return;
+    };
+    scene.world.write("bob", "b.txt", "b");
+    scene.bob.host.enter();
+    let mut bob = scene.world.start_peer("bob", &["--join", &scene.join]);
+    assert_eq!(bob.event("announced")["files"], 1);
+    scene.server.kill();
+    scene.internet.public.enter();
+    let server = scene.world.server_with(Internet::server_address(), &[]);
+    scene.server = server.daemon;
+    bob.event("disconnected");
+    assert_eq!(bob.event("announced")["files"], 1);
+}
+
+#[test]
 fn what_was_punched_through_needs_the_server_no_more() {
     goes_on((Kind::PortRestricted, Kind::AddressRestricted), |scene| {
         scene.server.kill();

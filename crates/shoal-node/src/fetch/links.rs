@@ -192,7 +192,11 @@ impl Links {
             deadline: DIAL_DEADLINE,
         };
         let link = self.endpoint.dial(dial).await.map_err(LeaseError::Dial)?;
-        link.widen();
+        let key = self.greeting.as_ref().map(|greeting| &greeting.key);
+        // A stranger may fill much memory only while something is fetched from it.
+        if !matches!(key, Some(OfferKey::Content(_))) {
+            link.widen();
+        }
         let visit = match &self.greeting {
             Some(greeting) => {
                 let receiver = self.endpoint.node_id();

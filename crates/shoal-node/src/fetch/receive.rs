@@ -59,7 +59,7 @@ impl Attempt<'_> {
         received.map(|(fetched, _)| fetched)
     }
 
-    async fn request(&self, link: &Link) -> Result<Stream, FetchError> {
+    pub(super) async fn request(&self, link: &Link) -> Result<Stream, FetchError> {
         let request = Communication::FileRequest(FileRequest {
             path: self.provider.entry.path.clone(),
             hash: self.provider.entry.hash,
@@ -142,7 +142,7 @@ impl Attempt<'_> {
         Ok((fetched, Some(stored_chunks)))
     }
 
-    async fn hear_entry(&self, stream: &mut Stream) -> Result<FileEntry, FetchError> {
+    pub(super) async fn hear_entry(&self, stream: &mut Stream) -> Result<FileEntry, FetchError> {
         let answered = tokio::select! {
             answered = answer(stream, REQUEST_DEADLINE) => answered,
             () = self.job.transfer.cancelled() => return Err(FetchError::Cancelled),
@@ -171,7 +171,7 @@ impl Attempt<'_> {
     }
 
     /// The hash list, where the source knows the file's hash.
-    async fn hear_list(
+    pub(super) async fn hear_list(
         &self,
         stream: &mut Stream,
         entry: &FileEntry,

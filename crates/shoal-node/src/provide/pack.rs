@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 
 use super::compress::{self, Probe, Trial};
 use super::room::ROOMS;
-use super::send::{hand_over, in_time};
-use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, refuse};
+use super::send::hand_over;
+use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, let_go, refuse, stuck};
 use crate::budget::Buffer;
 use crate::share::{Share, SharedFile};
 use crate::transfers::{Direction, EndOnDrop, State, Transfer};
@@ -83,13 +83,14 @@ impl Provide {
         let sending = self.send_packs(to_send, &scope, &mut send, to);
         let ended = tokio::select! {
             ended = async { tokio::try_join!(hearing, sending) } => ended,
+            stop = stuck(asker.node) => Err(stop),
             () = transfer.cancelled() => Err(refuse(Refusal::Cancelled, "")),
             () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
         };
         match ended {
             Ok(((), ())) => {
-                send.finish();
                 transfer.ended(State::Complete);
+                let_go(&mut send, asker.node).await;
             }
             Err(Stop::Refuse(refusal, detail)) => {
                 tracing::info!(peer = %asker.name, %refusal, detail, "packs ended");
@@ -123,7 +124,7 @@ impl Provide {
                     files: Bounded::truncated(prepared.files),
                     encoding: prepared.encoding,
                 };
-                in_time(send.say(&Communication::Pack(head))).await??;
+                send.say(&Communication::Pack(head)).await?;
                 let content = Bytes::from_owner(prepared.content);
                 hand_over(content, to, (send, transfer)).await?;
                 transfer.verified(prepared.content_bytes);

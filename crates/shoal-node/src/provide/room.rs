@@ -1,22 +1,33 @@
-//! Memory for what is being sent: how much of it one node may hold.
+//! Memory for what is being sent: how much of it one node may hold, and who is next.
 //!
 //! What waits for a receiver holds its room until the network has let go of it, also where that
 //! receiver reads nothing, or acknowledges nothing. So that nobody else waits for him, a node may
 //! take more only while it holds no more than is left: one alone has half of the room, the next one
 //! half of what is left, and somebody who holds nothing may take what there is. It takes five nodes
-//! that take nothing to hold all of it, and what is said to one has a deadline.
+//! that take nothing to hold all of it, and one of which nothing moves is [stuck](Rooms::stuck).
+//!
+//! Who waits is served in the order of coming. One that holds nothing keeps those behind it waiting
+//! until it has its room, though not for long: a large piece would never find enough free
+//! otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shoal_wire::NodeId;
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::budget::Buffer;
 
 /// Content in memory that is being sent, in bytes. Together with what is being received it is
 /// well below the 64 MB that a process may need in all: the windows of the network count too.
 const SENDING_BYTES: usize = 16 << 20;
+/// How long one that waits may keep others waiting, who could go on with what there is.
+const PRECEDENCE: Duration = Duration::from_secs(5);
+/// How long a node may hold memory of which nothing moves, before it counts as gone: one that keeps
+/// to the lowest rate limit, 1 kB/s, takes most of it for what it is handed at a time.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// The room of this process.
 pub(super) static ROOMS: LazyLock<Rooms> = LazyLock::new(|| Rooms::of(SENDING_BYTES));
@@ -28,13 +39,27 @@ pub(super) struct Rooms(Arc<Shared>);
 struct Shared {
     all_bytes: usize,
     taken: Mutex<Taken>,
-    freed: Notify,
 }
 
 #[derive(Default)]
 struct Taken {
     bytes: usize,
-    by_node: BTreeMap<NodeId, usize>,
+    by_node: BTreeMap<NodeId, Held>,
+    line: VecDeque<Waiting>,
+}
+
+/// What a node holds.
+struct Held {
+    bytes: usize,
+    /// When it last took or let go of any of it.
+    moved: Instant,
+}
+
+struct Waiting {
+    node: NodeId,
+    bytes: usize,
+    since: Instant,
+    served: oneshot::Sender<Part>,
 }
 
 /// Room that nobody else has, until this and the buffers out of it are dropped.
@@ -52,45 +77,119 @@ impl Rooms {
         Self(Arc::new(Shared {
             all_bytes,
             taken: Mutex::default(),
-            freed: Notify::new(),
         }))
     }
 
     /// Waits for room for `len_bytes` that are sent to `node`; more than there is in all is taken
-    /// for all.
+    /// for all. Dropping the future leaves the line.
     pub(super) async fn reserve(&self, node: NodeId, len_bytes: usize) -> Room {
         let bytes = len_bytes.min(self.0.all_bytes);
         loop {
-            let mut freed = std::pin::pin!(self.0.freed.notified());
-            // From here on what is given back is not missed.
-            freed.as_mut().enable();
-            if self.take(node, bytes) {
-                return Room(Part {
-                    rooms: self.clone(),
-                    node,
-                    bytes,
-                });
+            let (served, mut serving) = oneshot::channel();
+            let since = Instant::now();
+            self.taken().line.push_back(Waiting {
+                node,
+                bytes,
+                since,
+                served,
+            });
+            self.serve();
+            loop {
+                tokio::select! {
+                    served = &mut serving => match served {
+                        Ok(part) => return Room(part),
+                        // Never so: who is taken out of the line is served.
+                        Err(_) => break,
+                    },
+                    // Others need not wait for this one any longer.
+                    () = tokio::time::sleep(PRECEDENCE) => self.serve(),
+                }
             }
-            freed.await;
         }
     }
 
-    /// Whether there was room that this node may take.
-    fn take(&self, node: NodeId, bytes: usize) -> bool {
+    /// Gives room to those in line that may have it.
+    fn serve(&self) {
+        // What was meant for one that is gone is given back when the lock is, and goes to the next.
+        drop(self.serve_line());
+    }
+
+    /// What was meant for those that have just left the line.
+    fn serve_line(&self) -> Vec<Part> {
+        let mut left = Vec::new();
         let mut taken = self.taken();
-        let free = self.0.all_bytes - taken.bytes;
-        let held = taken.by_node.get(&node).copied().unwrap_or(0);
-        // Whoever holds nothing may take whatever there is: one block may be larger than a share.
-        if bytes > free || held > 0 && held + bytes > free - bytes {
-            return false;
+        let mut passed = BTreeSet::new();
+        let mut at = 0;
+        while let Some(waiting) = taken.line.get(at) {
+            let (node, bytes) = (waiting.node, waiting.bytes);
+            let comes_first = waiting.since.elapsed() < PRECEDENCE;
+            if waiting.served.is_closed() {
+                taken.line.remove(at);
+                continue;
+            }
+            let is_first = !passed.contains(&node);
+            let may_take = is_first && taken.may_take(self.0.all_bytes, node, bytes);
+            if may_take && let Some(waiting) = taken.line.remove(at) {
+                let part = taken.take(self, node, bytes);
+                left.extend(waiting.served.send(part).err());
+                continue;
+            }
+            if is_first && comes_first && !taken.by_node.contains_key(&node) {
+                break;
+            }
+            passed.insert(node);
+            at += 1;
         }
-        taken.bytes += bytes;
-        *taken.by_node.entry(node).or_default() += bytes;
-        true
+        left
+    }
+
+    /// Notes that the network took something that is sent to `node`.
+    pub(super) fn moved(&self, node: NodeId) {
+        if let Some(held) = self.taken().by_node.get_mut(&node) {
+            held.moved = Instant::now();
+        }
+    }
+
+    /// Waits until `node` has held memory for long of which nothing moved.
+    pub(super) async fn stuck(&self, node: NodeId) {
+        loop {
+            let until = {
+                let taken = self.taken();
+                let held = taken.by_node.get(&node);
+                held.map_or_else(Instant::now, |held| held.moved) + STUCK_AFTER
+            };
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Whether there is room that this node may take.
+    fn may_take(&self, all_bytes: usize, node: NodeId, bytes: usize) -> bool {
+        let free = all_bytes - self.bytes;
+        let held = self.by_node.get(&node).map_or(0, |held| held.bytes);
+        // Whoever holds nothing may take whatever there is: one block may be larger than a share.
+        bytes <= free && (held == 0 || held + bytes <= free - bytes)
+    }
+
+    fn take(&mut self, rooms: &Rooms, node: NodeId, bytes: usize) -> Part {
+        self.bytes += bytes;
+        let moved = Instant::now();
+        let held = self.by_node.entry(node);
+        let held = held.or_insert(Held { bytes: 0, moved });
+        held.bytes += bytes;
+        Part {
+            rooms: rooms.clone(),
+            node,
+            bytes,
+        }
     }
 }
 
@@ -113,18 +212,21 @@ impl Drop for Part {
         let mut taken = self.rooms.taken();
         taken.bytes -= self.bytes;
         if let Some(held) = taken.by_node.get_mut(&self.node) {
-            *held -= self.bytes;
-            if *held == 0 {
+            held.bytes -= self.bytes;
+            held.moved = Instant::now();
+            if held.bytes == 0 {
                 taken.by_node.remove(&self.node);
             }
         }
         drop(taken);
-        self.rooms.0.freed.notify_waiters();
+        self.rooms.serve();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -133,32 +235,34 @@ mod tests {
         NodeId::new([number; 32])
     }
 
-    /// Takes all that a node may have, in blocks.
-    fn hog(rooms: &Rooms, number: u8) -> Vec<Buffer> {
-        let mut held = Vec::new();
-        while rooms.take(node(number), MIB) {
-            let part = Part {
-                rooms: rooms.clone(),
-                node: node(number),
-                bytes: MIB,
-            };
-            held.push(Room(part).take(MIB));
-        }
-        held
+    /// Room that is to be had at once.
+    fn at_once(rooms: &Rooms, number: u8, bytes: usize) -> Option<Room> {
+        rooms.reserve(node(number), bytes).now_or_never()
     }
 
-    #[test]
-    fn who_holds_much_takes_no_more_and_the_next_ones_are_served() {
+    /// Takes all that a node may have, in blocks.
+    fn hog(rooms: &Rooms, number: u8) -> Vec<Room> {
+        std::iter::from_fn(|| at_once(rooms, number, MIB)).collect()
+    }
+
+    /// Waits in line, until the time stands still.
+    async fn waits(rooms: &Rooms, number: u8, bytes: usize) -> tokio::task::JoinHandle<Room> {
+        let line = rooms.clone();
+        let waiting = tokio::spawn(async move { line.reserve(node(number), bytes).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        waiting
+    }
+
+    #[tokio::test]
+    async fn who_holds_much_takes_no_more_and_the_next_ones_are_served() {
         let rooms = Rooms::of(16 * MIB);
-        let mut hogs = Vec::new();
-        for number in 0..5 {
-            hogs.push(hog(&rooms, number));
-        }
+        let mut hogs: Vec<_> = (0..5).map(|number| hog(&rooms, number)).collect();
         let held: Vec<usize> = hogs.iter().map(Vec::len).collect();
         assert_eq!(held, [8, 4, 2, 1, 1]);
         // Who had most has nothing more before it has given back as much as all others have.
         drop(hogs.split_off(2));
-        assert!(!rooms.take(node(0), MIB));
+        assert!(at_once(&rooms, 0, MIB).is_none());
         drop(hogs);
         assert_eq!(rooms.taken().bytes, 0);
         assert!(rooms.taken().by_node.is_empty());
@@ -172,12 +276,60 @@ mod tests {
         assert_eq!(all.take(10).len(), 10);
         drop(all);
         assert_eq!(rooms.taken().bytes, 4 * MIB);
-        let line = rooms.clone();
-        let waiting = tokio::spawn(async move { line.reserve(node(2), 2 * MIB).await });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
+        let waiting = waits(&rooms, 2, 2 * MIB).await;
         drop(blocks);
         drop(waiting.await.unwrap());
         assert_eq!(rooms.taken().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_piece_has_its_turn_before_those_that_came_later() {
+        let rooms = Rooms::of(16 * MIB);
+        let (mut first, mut second) = (hog(&rooms, 1), hog(&rooms, 2));
+        let large = waits(&rooms, 3, 8 * MIB).await;
+        // Whoever goes on all the time would always find enough for a small one.
+        first.truncate(5);
+        assert!(at_once(&rooms, 1, MIB).is_none());
+        first.truncate(2);
+        second.truncate(2);
+        let large = large.await.unwrap();
+        assert!(at_once(&rooms, 1, MIB).is_some());
+        drop(large);
+        // Within one node too: what came first is not overtaken.
+        let again = waits(&rooms, 1, 9 * MIB).await;
+        assert!(at_once(&rooms, 1, MIB).is_none());
+        drop(first);
+        again.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_holds_others_up_for_a_while_only() {
+        let rooms = Rooms::of(16 * MIB);
+        let hogs = [hog(&rooms, 1), hog(&rooms, 2)];
+        let in_vain = waits(&rooms, 3, 8 * MIB).await;
+        let started = Instant::now();
+        let small = waits(&rooms, 4, MIB).await.await;
+        assert!(small.is_ok() && started.elapsed() >= PRECEDENCE);
+        assert!(started.elapsed() < 2 * PRECEDENCE && !in_vain.is_finished());
+        // Who leaves the line keeps nothing in it.
+        in_vain.abort();
+        assert!(in_vain.await.is_err());
+        drop((small, hogs));
+        assert!(at_once(&rooms, 5, 16 * MIB).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_of_which_nothing_moves_is_stuck() {
+        let rooms = Rooms::of(16 * MIB);
+        let started = Instant::now();
+        let _held = hog(&rooms, 1);
+        let half = STUCK_AFTER / 2;
+        tokio::time::sleep(half).await;
+        rooms.moved(node(1));
+        rooms.stuck(node(1)).await;
+        assert!(started.elapsed() >= half + STUCK_AFTER);
+        // One that holds nothing never is.
+        let idle = tokio::time::timeout(10 * STUCK_AFTER, rooms.stuck(node(2)));
+        assert!(idle.await.is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use shoal_link::SendStream;
@@ -29,9 +29,6 @@ use crate::transfers::Transfer;
 const HELD_MAX_BYTES: u64 = 8 << 20;
 /// Handed to the network at a time, in bytes.
 const WRITE_BYTES: usize = 256 << 10;
-/// How long the receiver may take for what is handed over at a time, before it counts as gone: one
-/// that keeps to the lowest rate limit, 1 kB/s, takes most of it.
-const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 
 impl Provide {
     /// Sends the chunks asked for, in their order, and then says that they are complete.
@@ -289,7 +286,7 @@ async fn send_parcel(
     (send, transfer): (&mut SendStream, &Transfer),
 ) -> Result<(), Stop> {
     if let Some(head) = parcel.head {
-        in_time(send.say(&Communication::FileChunk(head))).await??;
+        send.say(&Communication::FileChunk(head)).await?;
     }
     for block in parcel.blocks {
         hand_over(Bytes::from_owner(block), to, (send, transfer)).await?;
@@ -297,8 +294,8 @@ async fn send_parcel(
     Ok(())
 }
 
-/// Hands content to the network as fast as the limits let it, in steps that show whether the
-/// receiver still takes it.
+/// Hands content to the network as fast as the limits let it, in steps that show that the receiver
+/// still takes it.
 pub(super) async fn hand_over(
     mut content: Bytes,
     to: NodeId,
@@ -307,17 +304,11 @@ pub(super) async fn hand_over(
     while !content.is_empty() {
         let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
         let step = content.split_to(allowed);
-        in_time(send.write_chunk(step)).await??;
+        send.write_chunk(step).await?;
+        ROOMS.moved(to);
         transfer.handed(allowed as u64);
     }
     Ok(())
-}
-
-/// Waits for a receiver to take something: while it does not, what waits for it holds memory.
-pub(super) async fn in_time<T>(taking: impl Future<Output = T>) -> Result<T, Stop> {
-    tokio::time::timeout(WRITE_DEADLINE, taking)
-        .await
-        .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))
 }
 
 fn is_unchanged(file: &File, announced: &FileStat) -> bool {

@@ -103,6 +103,12 @@ impl Receiver {
         (fetched, ended)
     }
 
+    /// Has a source show that it has what its entry names.
+    pub(crate) async fn prove(&self, source: &Source) -> Result<(), FetchError> {
+        let folder = Folder::open(&self.folder()).expect("a folder");
+        soon(self.fetcher.prove(source, &folder)).await
+    }
+
     pub(crate) async fn run(&self, job: FetchJob) -> Result<Fetched, FetchError> {
         soon(self.fetcher.fetch(job)).await
     }

@@ -27,8 +27,8 @@ struct Tested {
 /// What lies in between.
 pub(super) async fn nat(connect: &Connect, session: &Session) -> Finding {
     let path = session.link().path();
-    if path.kind == PathKind::Relayed {
-        let text = "cannot be told while the server is reached through its relay";
+    if path.kind != PathKind::Direct {
+        let text = "cannot be told while the server is not reached directly";
         return Finding::new("nat", Verdict::Unknown, text);
     }
     let observed = session.response().observed;

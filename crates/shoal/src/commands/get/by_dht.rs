@@ -75,6 +75,33 @@ pub(super) async fn run(
     got
 }
 
+fn nobody(said: usize) -> Failure {
+    let text = match said {
+        0 => "nobody says in the DHT that they have it: does 'shoal send --dht --by-hash' run there, and has it had a minute?".to_owned(),
+        said => format!("{said} node(s) say in the DHT that they have it, and none of them can be reached and offers it"),
+    };
+    Failure::new(Code::NotFound, text)
+}
+
+/// Whether another source may succeed where these have failed.
+fn may_be_had_elsewhere(code: Code) -> bool {
+    match code {
+        Code::NotFound
+        | Code::NoConnection
+        | Code::Refused
+        | Code::TransferFailed
+        | Code::Stalled => true,
+        Code::Other
+        | Code::Usage
+        | Code::Ambiguous
+        | Code::Trust
+        | Code::TargetExists
+        | Code::NoSpace
+        | Code::Local
+        | Code::Interrupted => false,
+    }
+}
+
 fn hash_of(arguments: &GetArguments) -> Result<Hash, Failure> {
     let of_folders = arguments.links
         || arguments.owner
@@ -104,27 +131,39 @@ impl Getting<'_> {
         output: &Output,
     ) -> Result<(), Failure> {
         output.note("looking in the DHT for who has it");
-        let search = Search {
-            dht,
-            fetcher: self.fetcher,
-            folder: &self.folder,
-        };
-        let found = tokio::select! {
-            found = search.sources(hash) => found,
+        let searching = Search::begin(dht, (self.fetcher, &self.folder), hash);
+        let mut search = tokio::select! {
+            search = searching => search,
             () = interrupt.received() => return Err(interrupted()),
         };
-        if found.sources.is_empty() {
-            let text = match found.said {
-                0 => "nobody says in the DHT that they have it: does 'shoal send --dht --by-hash' run there, and has it had a minute?".to_owned(),
-                said => format!("{said} node(s) say in the DHT that they have it, and none of them can be reached and offers it"),
+        let mut failed = None;
+        loop {
+            let found = tokio::select! {
+                found = search.next() => found,
+                () = interrupt.received() => return Err(interrupted()),
             };
-            return Err(Failure::new(Code::NotFound, text));
-        };
-        let sources = found.sources.clone();
-        let planned = vec![Planned::File(PlannedFile { sources, target })];
-        self.fetch(planned, interrupt, output).await?;
-        self.thank(&found.sources).await;
-        Ok(())
+            if found.sources.is_empty() {
+                return Err(failed.unwrap_or_else(|| nobody(search.said())));
+            }
+            let planned = vec![Planned::File(PlannedFile {
+                sources: found.sources.clone(),
+                target: target.clone(),
+            })];
+            match self.fetch(planned, interrupt, output).await {
+                Ok(()) => {
+                    tokio::select! {
+                        () = self.thank(&found.sources) => {}
+                        () = interrupt.received() => {}
+                    }
+                    return Ok(());
+                }
+                Err(failure) if may_be_had_elsewhere(failure.code()) => {
+                    output.note("looking for others who have it");
+                    failed = Some(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
     /// Tells the source that gave the file that all of it is there, for those who count receivers.
