@@ -18,7 +18,7 @@ use rustls::OtherError;
 use rustls_pki_types::ServerName;
 use shoal_wire::limits::ADDRESSES_MAX;
 use shoal_wire::{NodeId, Refusal};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::endpoint::{Endpoint, Inner};
 use crate::identity::NODE_SERVER_NAME;
@@ -33,13 +33,6 @@ const HEAD_START: Duration = Duration::from_millis(100);
 
 /// Head start of the direct lane over the roaming one: three of its round trips across a continent.
 const DIRECT_HEAD_START: Duration = Duration::from_millis(300);
-
-/// The same towards a server, which has an address that leads to it wherever UDP gets through: its
-/// restart must not move all its peers to the relay. A first datagram that is lost is sent again
-/// after a second (RFC 9002 section 6.2.2), and its answer takes a round trip.
-const SERVER_HEAD_START: Duration = Duration::from_millis(1200);
-/// How long a server that is known to be there, because its relay is, may take to answer directly.
-const PRESENT_HEAD_START: Duration = Duration::from_millis(300);
 
 /// Whom to reach, and how.
 #[derive(Debug, Clone)]
@@ -218,9 +211,10 @@ impl Endpoint {
 
 impl Endpoint {
     /// The attempt of the roaming lane. It begins a little later than those of the direct one,
-    /// which is the faster lane wherever it leads anywhere. Towards a server it waits until its relay
-    /// is reached, and has the direct lane tried once more beside it then: a server that was away
-    /// until now has not heard what was said before.
+    /// which is the faster lane wherever it leads anywhere. A server has an address that leads to it
+    /// wherever UDP gets through, and its restart must not move all its peers to the relay: so
+    /// towards one it waits until the relay is reached, and has the direct lane tried once more,
+    /// with the same head start. What was said before may be lost, or was said to nobody.
     fn roaming_attempt<'a>(
         &'a self,
         dial: &Dial,
@@ -236,15 +230,13 @@ impl Endpoint {
         Some(Box::pin(async move {
             let mut once_more = Pending(Vec::new());
             if !direct.is_empty() {
-                let begun = Instant::now();
                 tokio::time::sleep(DIRECT_HEAD_START).await;
                 if protocol == Protocol::Control {
                     roaming.reach(&relays).await?;
-                    tokio::time::sleep_until(begun + SERVER_HEAD_START - PRESENT_HEAD_START).await;
                     for address in direct {
                         once_more.0.push(Box::pin(attempts.run(address)));
                     }
-                    if let Ok(link) = timeout(PRESENT_HEAD_START, once_more.link()).await {
+                    if let Ok(link) = timeout(DIRECT_HEAD_START, once_more.link()).await {
                         return Ok(link);
                     }
                 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use noq::crypto::rustls::QuicServerConfig;
 use noq::{TokioRuntime, VarInt};
-use noq_proto::HashedConnectionIdGenerator;
+use noq_proto::RandomConnectionIdGenerator;
+use ring::hmac;
 use rustls::sign::CertifiedKey;
 use shoal_wire::{NodeId, Refusal};
 use tokio::sync::{Mutex, mpsc};
@@ -27,6 +28,8 @@ use crate::socket::{self, BindError, Family, canonical};
 use crate::tls::{self, Protocol};
 use crate::transport::{RECEIVED_MTU_BYTES, Transports};
 
+/// Length of a connection id: nobody sees the same one twice.
+const CONNECTION_ID_BYTES: usize = 8;
 /// How long [`Endpoint::close`] waits for its goodbyes to leave.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -93,17 +96,8 @@ impl Endpoint {
             address: config.bind,
             source,
         };
-        let port = socket.local_addr().map_err(failed)?.port();
-        let (reset_key, connection_id_key) = config.identity.restart_keys(port);
-        let mut quic_config = noq::EndpointConfig::new(Arc::new(reset_key));
-        quic_config
-            .cid_generator(Arc::new(move || {
-                Box::new(HashedConnectionIdGenerator::from_key(connection_id_key))
-            }))
-            .max_udp_payload_size(RECEIVED_MTU_BYTES)
-            .map_err(|error| BindError::Tls {
-                reason: error.to_string(),
-            })?;
+        let address = socket.local_addr().map_err(failed)?;
+        let quic_config = settings(config.identity.reset_key(address)).map_err(tls_failed)?;
         let transports = Transports::new();
         let servers = (!config.accept.is_empty()).then(|| servers(answering, &transports));
         let quic = noq::Endpoint::new(
@@ -250,6 +244,19 @@ impl fmt::Debug for Endpoint {
             .field("local_addr", &self.inner.local_addr)
             .finish()
     }
+}
+
+/// Those of the socket, for all that is dialled and answered on it.
+fn settings(reset_key: hmac::Key) -> Result<noq::EndpointConfig, String> {
+    let mut settings = noq::EndpointConfig::new(Arc::new(reset_key));
+    settings
+        // Those of an earlier life are known by nothing but that they are no longer in use.
+        .cid_generator(Arc::new(|| {
+            Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES))
+        }))
+        .max_udp_payload_size(RECEIVED_MTU_BYTES)
+        .map_err(|error| error.to_string())?;
+    Ok(settings)
 }
 
 /// The answering settings for each kind of path; both take the same address validation tokens.

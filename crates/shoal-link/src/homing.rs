@@ -4,17 +4,23 @@
 //! relay is reached for long, all clients are replaced by new ones, which costs nothing that works.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use iroh::RelayUrl;
 use iroh::endpoint::RelayStatus;
 use n0_watcher::Watcher;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How long no relay may be reached. Longer than a client's own dial, with the longest wait between
 /// two of them.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// Wait before a relay that takes no connection is tried again.
+const KNOCK_PAUSE: Duration = Duration::from_millis(250);
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -58,22 +64,19 @@ pub(crate) async fn watch(endpoint: iroh::Endpoint, homes: Homes) {
     }
 }
 
-/// Ends once one of these relays is connected.
-pub(crate) async fn connected(endpoint: &iroh::Endpoint, urls: &[RelayUrl]) {
-    let mut statuses = endpoint.home_relay_status();
-    let is_there = |now: Vec<RelayStatus>| {
-        let mut of_these = now.iter().filter(|status| urls.contains(status.url()));
-        of_these.any(RelayStatus::is_connected)
-    };
-    if is_there(statuses.get()) {
-        return;
+/// Ends once there is somebody at one of these addresses who takes TCP connections. (That the
+/// endpoint is connected to a relay is seen late where it has to measure first which one is near.)
+pub(crate) async fn listens(addresses: impl Iterator<Item = SocketAddr>) {
+    let mut knocking: FuturesUnordered<_> = addresses.map(knock).collect();
+    if knocking.next().await.is_none() {
+        std::future::pending().await
     }
-    while let Ok(now) = statuses.updated().await {
-        if is_there(now) {
-            return;
-        }
+}
+
+async fn knock(address: SocketAddr) {
+    while TcpStream::connect(address).await.is_err() {
+        tokio::time::sleep(KNOCK_PAUSE).await;
     }
-    std::future::pending().await
 }
 
 /// Ends once a relay of these has said that it does not let this node in, with its reason. What was

@@ -6,6 +6,7 @@
 //! This module keeps no file; whoever calls it does, with mode 0600.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -87,21 +88,14 @@ impl Identity {
         self.key.to_bytes()
     }
 
-    /// The keys by which this node, started again at the same port, tells connections of its
-    /// earlier life from nonsense and says that they are over (RFC 9000 section 10.3): those of
-    /// resets and of connection ids. Each port has its own, so that no other process of this node
-    /// can be made to end connections of this one (section 21.11).
-    pub(crate) fn restart_keys(&self, port: u16) -> (hmac::Key, u64) {
+    /// The key by which this node, started again at the same address, says of connections of its
+    /// earlier life that they are over (RFC 9000 section 10.3). Each address has its own, so that no
+    /// other process of this node can be made to end connections of this one (section 21.11).
+    pub(crate) fn reset_key(&self, address: SocketAddr) -> hmac::Key {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.key.to_bytes());
-        let derive = |label: &str| {
-            let text = format!("shoal restart 1 {label} {port}");
-            hmac::sign(&secret, text.as_bytes())
-        };
-        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, derive("reset").as_ref());
-        let ids = derive("connection ids");
-        let mut first = [0; 8];
-        first.copy_from_slice(&ids.as_ref()[..8]);
-        (reset_key, u64::from_le_bytes(first))
+        let text = format!("shoal reset 1 {address}");
+        let derived = hmac::sign(&secret, text.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
     }
 
     /// A fresh node certificate with its key, for the handshake.

@@ -20,6 +20,7 @@ use iroh_relay::RelayQuicConfig;
 use iroh_relay::tls::CaTlsConfig;
 use shoal_wire::{NodeId, RelayPass};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::congestion::ByRoundTrip;
 use crate::dial::DialError;
@@ -114,16 +115,13 @@ impl Roaming {
         Ok(url)
     }
 
-    /// Waits until one of these relays is connected, or says that it does not let this node in; not
-    /// for long, because only the relay where this node is homed is seen to be.
+    /// Joins these relays, and waits until one of them is there; not for ever, because what is seen
+    /// of it is little.
     pub(crate) async fn reach(&self, relays: &[Relay]) -> Result<(), DialError> {
-        let urls = self.join_all(relays).await?;
-        let endpoint = self.endpoint.get().ok_or(DialError::NoAddress)?;
-        tokio::select! {
-            () = homing::connected(endpoint, &urls) => Ok(()),
-            () = tokio::time::sleep(REACH_LIMIT) => Ok(()),
-            reason = homing::refused(endpoint, &urls) => Err(not_let_in(&reason)),
-        }
+        self.join_all(relays).await?;
+        let addresses = relays.iter().flat_map(|relay| &relay.addresses).copied();
+        let _late = timeout(REACH_LIMIT, homing::listens(addresses)).await;
+        Ok(())
     }
 
     async fn join_all(&self, relays: &[Relay]) -> Result<Vec<RelayUrl>, DialError> {

@@ -171,6 +171,16 @@ impl SendStream {
         outcome.map_err(|error| self.explain(error))
     }
 
+    /// Hands several buffers to the stream, as [`write_chunk`](Self::write_chunk) does one. Each is
+    /// let go of by itself.
+    ///
+    /// # Errors
+    /// As [`write_all`](Self::write_all).
+    pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        let outcome = self.inner.write_all_chunks(chunks).await;
+        outcome.map_err(|error| self.explain(error))
+    }
+
     /// Sends one message.
     ///
     /// # Errors

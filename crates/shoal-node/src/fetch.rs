@@ -29,7 +29,7 @@ use shoal_link::{Endpoint, Link};
 use shoal_store::folder::Folder;
 use shoal_wire::message::{Addresses, Outcome, Provider};
 use shoal_wire::{FileEntry, FileSize, NodeId, Refusal, SafePath};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::donors::Known;
 use self::links::Links;
@@ -83,6 +83,52 @@ impl Source {
     }
 }
 
+/// Where further sources come from once all that are known have failed: whoever holds the other end
+/// looks for them when it is [asked](Wanted::asked). Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Further {
+    wanted: Arc<Notify>,
+    found: Arc<Mutex<mpsc::Receiver<Vec<Source>>>>,
+}
+
+/// The other end of [`Further`]. Dropping it says that there are no more.
+#[derive(Debug)]
+pub struct Wanted {
+    wanted: Arc<Notify>,
+    found: mpsc::Sender<Vec<Source>>,
+}
+
+impl Further {
+    /// Both ends.
+    pub fn new() -> (Wanted, Self) {
+        let wanted = Arc::new(Notify::new());
+        let (found, finding) = mpsc::channel(1);
+        let further = Self {
+            wanted: Arc::clone(&wanted),
+            found: Arc::new(Mutex::new(finding)),
+        };
+        (Wanted { wanted, found }, further)
+    }
+
+    /// The next ones; `None` where there are no more.
+    async fn next(&self) -> Option<Vec<Source>> {
+        self.wanted.notify_one();
+        self.found.lock().await.recv().await
+    }
+}
+
+impl Wanted {
+    /// Waits until more sources are wanted.
+    pub async fn asked(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Gives them; false where nobody wants them any more.
+    pub async fn give(&self, sources: Vec<Source>) -> bool {
+        self.found.send(sources).await.is_ok()
+    }
+}
+
 /// When a fetched file counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -121,6 +167,8 @@ impl Default for FetchPolicy {
 pub struct FetchJob {
     /// Who has it, best first: all of the same content.
     pub sources: Vec<Source>,
+    /// Who else may have it, asked when none of these is left.
+    pub further: Option<Further>,
     /// The folder that receives it.
     pub folder: Folder,
     /// Where in that folder.
@@ -235,17 +283,17 @@ impl Fetcher {
     }
 
     async fn try_sources(&self, job: &FetchJob) -> Result<Fetched, FetchError> {
-        let mut sources: Vec<&Source> = job.sources.iter().collect();
+        let mut sources = job.sources.clone();
         let mut last = FetchError::NoSource;
         loop {
             let before = job.transfer.snapshot().durable_bytes;
             let mut remaining = Vec::new();
             for source in sources {
-                let mut result = self.try_source(job, source).await;
+                let mut result = self.try_source(job, &source).await;
                 if let Err(FetchError::Stalled { .. }) = result {
                     // The path may have died without a word: once more over a new link.
                     self.links.forget(source.provider.node);
-                    result = self.try_source(job, source).await;
+                    result = self.try_source(job, &source).await;
                 }
                 let error = match result {
                     Ok(fetched) => return Ok(fetched),
@@ -263,13 +311,28 @@ impl Fetcher {
             }
             let progressed = job.transfer.snapshot().durable_bytes > before;
             if remaining.is_empty() || !progressed {
-                return Err(last);
+                sources = self.further(job).await?;
+                if sources.is_empty() {
+                    return Err(last);
+                }
+                continue;
             }
             sources = remaining;
             tokio::select! {
                 () = tokio::time::sleep(ROUND_PAUSE) => {}
                 () = job.transfer.cancelled() => return Err(FetchError::Cancelled),
             }
+        }
+    }
+
+    /// Who else has it.
+    async fn further(&self, job: &FetchJob) -> Result<Vec<Source>, FetchError> {
+        let Some(further) = &job.further else {
+            return Ok(Vec::new());
+        };
+        tokio::select! {
+            found = further.next() => Ok(found.unwrap_or_default()),
+            () = job.transfer.cancelled() => Err(FetchError::Cancelled),
         }
     }
 

@@ -10,7 +10,7 @@ use shoal_link::Link;
 use shoal_wire::message::{Matched, PeerRef, Provider, Wanted};
 use shoal_wire::{Hash, NodeName, PathError, Refusal, SafePath, ShortText};
 
-use crate::fetch::Source;
+use crate::fetch::{Further, Source};
 use crate::requests::RequestError;
 use crate::session::{Located, Session};
 
@@ -86,6 +86,8 @@ pub struct Candidate {
 pub struct PlannedFile {
     /// Who has it, best first.
     pub sources: Vec<Source>,
+    /// Who else may have it.
+    pub further: Option<Further>,
     /// Where it goes, below the receiving folder.
     pub target: SafePath,
 }
@@ -262,6 +264,7 @@ fn file(session: &Session, providers: Vec<Provider>) -> Option<PlannedFile> {
     let name = providers.first()?.entry.path.file_name().to_vec();
     Some(PlannedFile {
         target: SafePath::new(&name).ok()?,
+        further: None,
         sources: providers
             .into_iter()
             .map(|provider| source(session, provider))

@@ -30,7 +30,7 @@ use shoal_wire::{
 use tokio::sync::mpsc;
 
 use self::compress::Probe;
-use self::room::ROOMS;
+use self::room::{ROOMS, STUCK_AFTER};
 use self::serving::{Requests, Serving};
 use crate::share::{Share, SharedFile};
 use crate::tasks::Tasks;
@@ -365,13 +365,15 @@ async fn stuck(to: NodeId) -> Stop {
 /// says so must not keep that for as long as its link lives.
 async fn let_go(send: &mut SendStream, to: NodeId) {
     send.finish();
-    let is_stuck = tokio::select! {
-        _ = send.stopped() => false,
-        _ = stuck(to) => true,
-    };
-    if is_stuck {
-        send.reset(Refusal::TimedOut);
+    loop {
+        tokio::select! {
+            _ = send.stopped() => return,
+            _ = stuck(to) => break,
+            // Its last word may be all that is missing.
+            () = tokio::time::sleep(STUCK_AFTER) => if !ROOMS.holds(to) { break },
+        }
     }
+    send.reset(Refusal::TimedOut);
 }
 
 /// Says what the file is: its entry, and the hash list where there is one.

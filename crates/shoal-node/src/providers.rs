@@ -1,11 +1,11 @@
 //! Who has a content that no server knows of: from a hash by the DHT to nodes that list it.
 //!
 //! What is said in the DHT is worth nothing by itself. Each node that says that it has the content is
-//! asked what it offers to those who know the hash; one that lists a file with that hash
-//! and shows its last chunk is a source: by that the size is known, and the rest is verified when it
-//! is fetched. Another content is not taken.
+//! asked what it offers to those who know the hash; one that lists a file with that hash is a
+//! candidate. How large the content is, one of them has to show; those that say the same are sources.
+//! The rest is verified when it is fetched: another content is not taken.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +17,9 @@ use shoal_store::folder::Folder;
 use shoal_wire::address::network_of;
 use shoal_wire::manifest::EntryKind;
 use shoal_wire::message::Addresses;
-use shoal_wire::{FileSize, Hash, NodeId, SafePath};
+use shoal_wire::{ChunkLayout, FileSize, Hash, NodeId, SafePath};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::dht::Dht;
 use crate::fetch::{Fetcher, OpenOffer, Source, TreeJob, TreeOptions};
@@ -29,20 +29,25 @@ use crate::transfers::{Direction, Transfers};
 const ASKED_MAX: usize = 256;
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 16;
+/// How long one of them may take to be found and to list what it offers.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// Nodes that list it, and wait for one of them to show its size.
+const CANDIDATES_MAX: usize = 32;
+/// Nodes that show it at once: each sends the last chunk.
+const PROOFS_AT_ONCE: usize = 4;
+/// How long that may take, and how much longer for so many bytes more, in bytes per second.
+const PROOF_LIMIT: Duration = Duration::from_secs(20);
+const PROOF_RATE_MIN: u64 = 50_000;
 /// Sources that are found at a time.
 const SOURCES_MAX: usize = 8;
-/// How long one of them may take to be found, to list what it offers, and to show some of it.
-const LOOK_LIMIT: Duration = Duration::from_secs(20);
-/// How long is searched for the next sources.
-const SEARCH_LIMIT: Duration = Duration::from_secs(120);
-/// How long others are waited for once one source is there.
+/// How long others are waited for once the size is known.
 const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 /// What a listing may be ahead of who reads it, in entries.
 const EVENTS_WAITING: usize = 16;
 /// How many entries of a listing are looked at: who offers a content by its hash offers one.
 const ENTRIES_MAX: usize = 16;
-/// Addresses of one network that are dialled in a search: whoever announces many nodes must not have
-/// them all lead to somebody else's door.
+/// Addresses of one network that are dialled in a search, but for one of each node: whoever announces
+/// many nodes must not have them all lead to somebody else's door.
 const OF_NETWORK_MAX: usize = 16;
 
 /// A search for those who have a content, from its hash.
@@ -52,46 +57,63 @@ pub struct Search<'a> {
     said: usize,
     /// Who is still to be asked, the likeliest first.
     nodes: VecDeque<NodeId>,
+    /// Who lists it, the first to answer first.
+    candidates: Vec<Candidate>,
+    /// How large it is, once that was shown.
+    size: Option<FileSize>,
+    dialled: Mutex<Dialled>,
 }
 
 /// Those who have it, with what keeps their offers open.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Who has it, the first to answer first. Each goes by its node id, whatever it calls itself, and
-    /// has shown that the content is of the size that it names.
+    /// Who lists it in its true size, the first to answer first. Each goes by its node id, whatever it
+    /// calls itself.
     pub sources: Vec<Source>,
     /// Their offers, open while this lives.
     pub offers: Vec<OpenOffer>,
 }
 
+/// A node that lists the content.
 #[derive(Debug)]
-struct Asking<'a> {
-    dht: &'a Dht,
-    fetcher: &'a Fetcher,
-    folder: &'a Folder,
-    hash: Hash,
-    dialled: Mutex<Dialled>,
+struct Candidate {
+    source: Source,
+    offer: OpenOffer,
+    is_tried: bool,
+}
+
+impl Candidate {
+    fn size(&self) -> FileSize {
+        self.source.provider.entry.size
+    }
+}
+
+/// With what a search asks.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    /// Where it is asked who has it.
+    pub dht: &'a Dht,
+    /// With what they are asked; it opens what the hash opens.
+    pub fetcher: &'a Fetcher,
+    /// With their limits on what is received.
+    pub transfers: &'a Transfers,
+    /// Where the content would go; nothing is written.
+    pub folder: &'a Folder,
+    /// Its hash.
+    pub hash: Hash,
 }
 
 impl<'a> Search<'a> {
-    /// Looks in `dht` for who says that they have the content with this hash. They are asked with
-    /// `fetcher`, which opens what the hash opens; `folder` is where it would go, nothing is written.
-    pub async fn begin(
-        dht: &'a Dht,
-        (fetcher, folder): (&'a Fetcher, &'a Folder),
-        hash: Hash,
-    ) -> Self {
-        let nodes = dht.providers(&hash, ASKED_MAX).await;
+    /// Looks in the DHT for who says that they have the content.
+    pub async fn begin(asking: Asking<'a>) -> Self {
+        let nodes = asking.dht.providers(&asking.hash, ASKED_MAX).await;
         Self {
-            asking: Asking {
-                dht,
-                fetcher,
-                folder,
-                hash,
-                dialled: Mutex::default(),
-            },
+            asking,
             said: nodes.len(),
             nodes: nodes.into(),
+            candidates: Vec::new(),
+            size: None,
+            dialled: Mutex::default(),
         }
     }
 
@@ -102,49 +124,83 @@ impl<'a> Search<'a> {
 
     /// The next few who have it; nobody where there are no more.
     pub async fn next(&mut self) -> Found {
-        let Self { asking, nodes, .. } = self;
-        let asking = &*asking;
-        let mut found = Found::default();
-        let mut until = Instant::now() + SEARCH_LIMIT;
-        let mut asked = Vec::new();
-        let mut looks = FuturesUnordered::new();
-        while found.sources.len() < SOURCES_MAX {
+        let (asking, dialled) = (&self.asking, &self.dialled);
+        let (mut asked, mut looks) = (Vec::new(), FuturesUnordered::new());
+        let mut proofs = FuturesUnordered::new();
+        let mut until = self.size.map(|_| Instant::now() + OTHERS_LIMIT);
+        while self.size.is_none() || self.candidates.len() < SOURCES_MAX {
             while looks.len() < AT_ONCE
-                && let Some(node) = nodes.pop_front()
+                && self.candidates.len() < CANDIDATES_MAX
+                && let Some(node) = self.nodes.pop_front()
             {
                 asked.push(node);
-                looks.push(async move {
-                    let looked = timeout(LOOK_LIMIT, asking.look_at(node)).await;
-                    (node, looked.ok().flatten())
-                });
+                looks.push(asking.look_at(node, dialled));
             }
-            let Ok(Some((node, looked))) = timeout_at(until, looks.next()).await else {
+            while self.size.is_none()
+                && proofs.len() < PROOFS_AT_ONCE
+                && let Some(source) = to_try(&mut self.candidates)
+            {
+                proofs.push(asking.prove(source));
+            }
+            if looks.is_empty() && proofs.is_empty() {
                 break;
-            };
-            asked.retain(|one| *one != node);
-            if let Some((source, offer)) = looked {
-                if found.sources.is_empty() {
-                    until = until.min(Instant::now() + OTHERS_LIMIT);
+            }
+            tokio::select! {
+                Some((node, candidate)) = looks.next() => {
+                    asked.retain(|one| *one != node);
+                    let is_so_large = |one: &Candidate| self.size.is_none_or(|size| one.size() == size);
+                    self.candidates.extend(candidate.filter(is_so_large));
                 }
-                found.sources.push(source);
-                found.offers.push(offer);
+                Some((node, size)) = proofs.next() => {
+                    self.candidates.retain(|one| match size {
+                        Some(size) => one.size() == size,
+                        None => one.source.provider.node != node,
+                    });
+                    if size.is_some() {
+                        self.size = size;
+                        proofs.clear();
+                        until = Some(Instant::now() + OTHERS_LIMIT);
+                    }
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
             }
         }
+        drop((looks, proofs));
         // Who had no time to answer is asked again where these come to nothing.
-        if !found.sources.is_empty() {
-            asked
-                .into_iter()
-                .rev()
-                .for_each(|node| nodes.push_front(node));
-        }
-        found
+        asked
+            .into_iter()
+            .rev()
+            .for_each(|node| self.nodes.push_front(node));
+        let count = self
+            .size
+            .map_or(0, |_| SOURCES_MAX.min(self.candidates.len()));
+        let found = self.candidates.drain(..count);
+        let (sources, offers) = found.map(|one| (one.source, one.offer)).unzip();
+        Found { sources, offers }
     }
 }
 
+/// Who is to show the content's size next: whoever names the smallest, where a lie costs least.
+fn to_try(candidates: &mut [Candidate]) -> Option<Source> {
+    let untried = candidates.iter_mut().filter(|one| !one.is_tried);
+    let next = untried.min_by_key(|one| one.size())?;
+    next.is_tried = true;
+    Some(next.source.clone())
+}
+
 impl Asking<'_> {
-    /// A node with what it calls the content, if it lists it and has it.
-    async fn look_at(&self, node: NodeId) -> Option<(Source, OpenOffer)> {
-        let addresses = self.may_be_dialled(self.dht.find(node).await);
+    /// A node with what it calls the content, if it lists it in time.
+    async fn look_at(&self, node: NodeId, dialled: &Mutex<Dialled>) -> (NodeId, Option<Candidate>) {
+        let looked = timeout(LOOK_LIMIT, self.candidate(node, dialled)).await;
+        (node, looked.ok().flatten())
+    }
+
+    async fn candidate(&self, node: NodeId, dialled: &Mutex<Dialled>) -> Option<Candidate> {
+        let found = self.dht.find(node).await;
+        let addresses = {
+            let mut dialled = dialled.lock().unwrap_or_else(PoisonError::into_inner);
+            dialled.admitted(found)
+        };
         let mut source = Source::at(node, Addresses::truncated(addresses));
         let visited = self.fetcher.visit(&source.provider).await;
         let visited = visited.inspect_err(|error| {
@@ -154,17 +210,28 @@ impl Asking<'_> {
         let (path, size) = self.listed(source.clone()).await?;
         let entry = &mut source.provider.entry;
         (entry.path, entry.size, entry.hash) = (path, size, Some(self.hash));
-        let proven = self.fetcher.prove(&source, self.folder).await;
-        let proven = proven.inspect_err(|error| {
-            tracing::warn!(%node, %error, "it lists a content that it does not show");
-        });
-        proven.ok().map(|()| (source, offer))
+        Some(Candidate {
+            source,
+            offer,
+            is_tried: false,
+        })
     }
 
-    fn may_be_dialled(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        let mut dialled = self.dialled.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = addresses.into_iter().filter(|one| dialled.admits(one.ip()));
-        admitted.collect()
+    /// The size that a source names, if it shows it.
+    async fn prove(&self, source: Source) -> (NodeId, Option<FileSize>) {
+        let (node, size) = (source.provider.node, source.provider.entry.size);
+        let chunk_bytes = ChunkLayout::of(size).chunk_len_bytes().min(size.bytes());
+        let limit = PROOF_LIMIT + Duration::from_secs(chunk_bytes / PROOF_RATE_MIN);
+        let proving = self.fetcher.prove(&source, (self.folder, self.transfers));
+        let proven = match timeout(limit, proving).await {
+            Ok(Ok(())) => Some(size),
+            Ok(Err(error)) => {
+                tracing::warn!(%node, %error, "it lists a content that it does not show");
+                None
+            }
+            Err(_) => None,
+        };
+        (node, proven)
     }
 
     /// What a node calls the file with this hash.
@@ -209,18 +276,28 @@ impl Asking<'_> {
     }
 }
 
-/// How many addresses of each network are dialled.
+/// Which addresses of each network are dialled.
 #[derive(Debug, Default)]
-struct Dialled(BTreeMap<IpAddr, usize>);
+struct Dialled(BTreeMap<IpAddr, BTreeSet<SocketAddr>>);
 
 impl Dialled {
-    fn admits(&mut self, ip: IpAddr) -> bool {
-        let Some(network) = network_of(ip) else {
+    /// Those of a node that may be dialled: one at least.
+    fn admitted(&mut self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let first = addresses.first().copied();
+        addresses.retain(|address| self.admits(*address));
+        if addresses.is_empty() {
+            addresses.extend(first);
+        }
+        addresses
+    }
+
+    fn admits(&mut self, address: SocketAddr) -> bool {
+        let Some(network) = network_of(address.ip()) else {
             return true;
         };
-        let count = self.0.entry(network).or_default();
-        *count += 1;
-        *count <= OF_NETWORK_MAX
+        let dialled = self.0.entry(network).or_default();
+        let is_one_more = dialled.len() < OF_NETWORK_MAX && dialled.insert(address);
+        is_one_more || dialled.contains(&address)
     }
 }
 
@@ -228,15 +305,24 @@ impl Dialled {
 mod tests {
     use super::*;
 
+    fn doors(ips: impl Iterator<Item = String>) -> Vec<SocketAddr> {
+        let addresses = ips.map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
+        addresses.collect()
+    }
+
     #[test]
     fn a_crowd_that_names_one_door_knocks_there_a_few_times_only() {
-        let mut dialled = Dialled::default();
-        let mut knocks = |ip: &str| dialled.admits(ip.parse().unwrap());
-        let of_v4 = (0..100).filter(|_| knocks("192.0.2.7")).count();
-        let of_v6 = (0..100)
-            .filter(|at| knocks(&format!("2001:db8::{at}")))
-            .count();
-        assert_eq!((of_v4, of_v6), (OF_NETWORK_MAX, OF_NETWORK_MAX));
-        assert!(knocks("192.0.3.7") && knocks("2001:db8:0:100::1") && knocks("127.0.0.1"));
+        for network in ["192.0.2.", "2001:db8::"] {
+            let mut dialled = Dialled::default();
+            let crowd = doors((1..100).map(|at| format!("{network}{at}")));
+            let knocks = dialled.admitted(crowd.clone());
+            assert_eq!(knocks, crowd[..OF_NETWORK_MAX]);
+            // Again is no more, one of each node is, and others are none of it.
+            assert_eq!(dialled.admitted(knocks.clone()), knocks);
+            assert_eq!(dialled.admitted(crowd[50..].to_vec()), crowd[50..51]);
+            let others = ["192.0.3.7", "2001:db8:0:100::1", "127.0.0.1"];
+            let others = doors(others.map(str::to_owned).into_iter());
+            assert_eq!(dialled.admitted(others.clone()), others);
+        }
     }
 }

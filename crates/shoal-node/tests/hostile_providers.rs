@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use shoal_node::fetch::FetchError;
+use shoal_node::fetch::{FetchError, Further};
 use shoal_wire::message::Outcome;
-use shoal_wire::{FileSize, Hash, Refusal};
+use shoal_wire::{Communication, FileSize, Hash, Refusal};
 use support::content::{CHUNK, Content, no_hash};
 use support::log::Log;
 use support::receiver::Receiver;
@@ -240,6 +240,39 @@ async fn strangers_show_the_hashes_before_anything_is_taken_and_none_of_them_end
 }
 
 #[tokio::test]
+async fn when_all_sources_have_failed_others_are_asked_for_whatever_the_failed_ones_said() {
+    let content = Content::new("a.bin", 2 * CHUNK, 12);
+    let refusing = Scripted::start("refusing", |mut requested: Requested| async move {
+        let refused = Communication::refused(Refusal::TargetExists, "");
+        requested.say(&refused).await?;
+        requested.wait().await
+    })
+    .await;
+    let honest = Scripted::honest("honest", &content).await;
+    let receiver = Receiver::new().await;
+    let (wanted, further) = Further::new();
+    let mut job = receiver.job(vec![refusing.source(&content.entry)], "a.bin");
+    job.further = Some(further);
+    job.policy.of_strangers = true;
+    let later = [
+        refusing.source(&content.entry),
+        honest.source(&content.entry),
+    ];
+    let giving = async {
+        for source in later {
+            wanted.asked().await;
+            assert!(wanted.give(vec![source]).await);
+        }
+    };
+    let (fetched, ()) = tokio::join!(receiver.run(job), giving);
+    assert_eq!(
+        fetched.unwrap().outcome,
+        Outcome::Fetched(content.list.root())
+    );
+    assert!(receiver.read("a.bin") == content.bytes);
+}
+
+#[tokio::test]
 async fn a_stranger_proves_the_size_of_what_it_lists() {
     let content = Content::new("a.bin", 3 * CHUNK + 7, 9);
     let honest = Scripted::honest("honest", &content).await;
@@ -250,10 +283,20 @@ async fn a_stranger_proves_the_size_of_what_it_lists() {
         .unwrap();
     assert_eq!(honest.asked(), [[3]]);
 
-    // The root alone leads to itself, and so do the tops of two halves: as if they were chunks.
+    // The root alone leads to itself, and so do the tops of two halves, and those of the halves of
+    // the chunks: as if they were chunks.
     let root = content.list.root();
-    let halves = halves_of(&content.bytes);
-    for (len_bytes, shown) in [(0, vec![]), (1, vec![]), (CHUNK as u64 + 1, halves)] {
+    let (halves, parts) = (
+        tops_of(&content.bytes, 2 * CHUNK),
+        tops_of(&content.bytes, CHUNK / 2),
+    );
+    let longer = (parts.len() as u64 - 1) * CHUNK as u64 + 1;
+    for (len_bytes, shown) in [
+        (0, vec![]),
+        (1, vec![]),
+        (CHUNK as u64 + 1, halves),
+        (longer, parts),
+    ] {
         let mut said = content.entry.clone();
         said.size = FileSize::new(len_bytes).unwrap();
         let (entry, bytes) = (said.clone(), content.bytes.clone());
@@ -272,22 +315,37 @@ async fn a_stranger_proves_the_size_of_what_it_lists() {
             }
         })
         .await;
-        let proven = receiver.prove(&liar.source(&said)).await;
-        assert!(proven.is_err(), "{len_bytes} bytes");
+        let error = receiver.prove(&liar.source(&said)).await.unwrap_err();
+        let is_seen = match len_bytes {
+            0 => error.to_string().contains("another size"),
+            _ => matches!(error, FetchError::BadChunk { .. }),
+        };
+        assert!(is_seen, "{len_bytes} bytes: {error}");
+    }
+    // Where it is true, also of nothing and of exactly one chunk.
+    for len in [0, 1, CHUNK] {
+        let content = Content::new("b.bin", len, 10);
+        let honest = Scripted::honest("honest", &content).await;
+        receiver
+            .prove(&honest.source(&content.entry))
+            .await
+            .unwrap();
     }
     assert!(support::receiver::names(&receiver.folder()).is_empty());
 }
 
-/// The two hashes that lead to the root of more than two chunks.
-fn halves_of(bytes: &[u8]) -> Vec<Hash> {
-    let hash = |at: usize, bytes: &[u8]| {
-        use blake3::hazmat::HasherExt;
+/// The hashes of equal stretches, which lead to the root as those of chunks do.
+fn tops_of(bytes: &[u8], stretch: usize) -> Vec<Hash> {
+    use blake3::hazmat::HasherExt;
+    let stretches = bytes.chunks(stretch).enumerate();
+    let top = |(number, bytes): (usize, &[u8])| {
         let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(at as u64).update(bytes);
+        hasher
+            .set_input_offset((number * stretch) as u64)
+            .update(bytes);
         Hash::new(hasher.finalize_non_root())
     };
-    let (left, right) = bytes.split_at(2 * CHUNK);
-    vec![hash(0, left), hash(2 * CHUNK, right)]
+    stretches.map(top).collect()
 }
 
 #[tokio::test]

@@ -18,24 +18,31 @@ use crate::transfers::{Direction, EndOnDrop, Transfers};
 
 impl Fetcher {
     /// Has a source show the last chunk of the content whose hash its entry names, in memory. It is
-    /// of the size that the entry names then. `folder` is where it would go; nothing is written.
+    /// of the size that the entry names then. `folder` is where it would go, nothing is written;
+    /// `transfers` has the limits on what is received.
     ///
     /// # Errors
     /// What the source did wrong, or why it cannot be reached.
-    pub async fn prove(&self, source: &Source, folder: &Folder) -> Result<(), FetchError> {
+    pub async fn prove(
+        &self,
+        source: &Source,
+        (folder, transfers): (&Folder, &Transfers),
+    ) -> Result<(), FetchError> {
         let provider = &source.provider;
         let (path, name) = (provider.entry.path.clone(), provider.name.clone());
         let job = FetchJob {
             sources: Vec::new(),
+            further: None,
             folder: folder.clone(),
             target: path.clone(),
             range: None,
             overwrite: false,
             policy: FetchPolicy {
                 of_strangers: true,
+                accepts_compressed: false,
                 ..FetchPolicy::default()
             },
-            transfer: Transfers::new().begin(Direction::Receiving, path, name),
+            transfer: transfers.begin(Direction::Receiving, path, name),
         };
         let _ended = EndOnDrop(job.transfer.clone());
         let leased = self.links.lease(provider).await;

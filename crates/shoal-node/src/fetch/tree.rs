@@ -332,6 +332,7 @@ impl Tree<'_> {
             self.tell(TreeEvent::Started(transfer.clone())).await;
             let path = entry.path.clone();
             let job = FetchJob {
+                further: None,
                 sources: vec![Source {
                     provider: Provider {
                         entry,

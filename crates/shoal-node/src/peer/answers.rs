@@ -192,6 +192,7 @@ impl<Who> Answers<Who> {
             offer.provider.name.clone(),
         );
         let job = FetchJob {
+            further: None,
             sources: vec![Source {
                 link: is_push.then(|| link.clone()),
                 provider: offer.provider,

@@ -7,8 +7,7 @@
 //! that take nothing to hold all of it, and one of which nothing moves is [stuck](Rooms::stuck).
 //!
 //! Who waits is served in the order of coming. One that holds nothing keeps those behind it waiting
-//! until it has its room, though not for long: a large piece would never find enough free
-//! otherwise.
+//! until it has its room, half of the time: a large piece would never find enough free otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -23,11 +22,13 @@ use crate::budget::Buffer;
 /// Content in memory that is being sent, in bytes. Together with what is being received it is
 /// well below the 64 MB that a process may need in all: the windows of the network count too.
 const SENDING_BYTES: usize = 16 << 20;
-/// How long one that waits may keep others waiting, who could go on with what there is.
-const PRECEDENCE: Duration = Duration::from_secs(5);
-/// How long a node may hold memory of which nothing moves, before it counts as gone: one that keeps
-/// to the lowest rate limit, 1 kB/s, takes most of it for what it is handed at a time.
-const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// How long one that waits may keep others waiting, who could go on with what there is; for as long
+/// they go first then.
+const PRECEDENCE: Duration = Duration::from_secs(10);
+/// How long a node may hold memory of which nothing moves, before it counts as gone. One that keeps
+/// to the lowest rate limit, 1 kB/s, on all its streams moves [`STEP_BYTES`](super::send) of each
+/// more often.
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// The room of this process.
 pub(super) static ROOMS: LazyLock<Rooms> = LazyLock::new(|| Rooms::of(SENDING_BYTES));
@@ -84,6 +85,8 @@ impl Rooms {
     /// for all. Dropping the future leaves the line.
     pub(super) async fn reserve(&self, node: NodeId, len_bytes: usize) -> Room {
         let bytes = len_bytes.min(self.0.all_bytes);
+        // Dropped last: whoever stood behind this one is served then.
+        let _leaving = Leaving(self);
         loop {
             let (served, mut serving) = oneshot::channel();
             let since = Instant::now();
@@ -122,7 +125,7 @@ impl Rooms {
         let mut at = 0;
         while let Some(waiting) = taken.line.get(at) {
             let (node, bytes) = (waiting.node, waiting.bytes);
-            let comes_first = waiting.since.elapsed() < PRECEDENCE;
+            let comes_first = waiting.comes_first();
             if waiting.served.is_closed() {
                 taken.line.remove(at);
                 continue;
@@ -150,6 +153,11 @@ impl Rooms {
         }
     }
 
+    /// Whether anything waits for `node`.
+    pub(super) fn holds(&self, node: NodeId) -> bool {
+        self.taken().by_node.contains_key(&node)
+    }
+
     /// Waits until `node` has held memory for long of which nothing moved.
     pub(super) async fn stuck(&self, node: NodeId) {
         loop {
@@ -167,6 +175,23 @@ impl Rooms {
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the others served when it is dropped.
+struct Leaving<'a>(&'a Rooms);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.serve();
+    }
+}
+
+impl Waiting {
+    /// Whether it is its turn to keep others waiting.
+    fn comes_first(&self) -> bool {
+        let waited_ms = self.since.elapsed().as_millis();
+        (waited_ms / PRECEDENCE.as_millis()).is_multiple_of(2)
     }
 }
 

@@ -29,6 +29,9 @@ use crate::transfers::Transfer;
 const HELD_MAX_BYTES: u64 = 8 << 20;
 /// Handed to the network at a time, in bytes.
 const WRITE_BYTES: usize = 256 << 10;
+/// Of that, what the network lets go of at a time, in bytes: by this it is seen that a receiver
+/// takes something.
+const STEP_BYTES: usize = 32 << 10;
 
 impl Provide {
     /// Sends the chunks asked for, in their order, and then says that they are complete.
@@ -303,12 +306,34 @@ pub(super) async fn hand_over(
 ) -> Result<(), Stop> {
     while !content.is_empty() {
         let allowed = transfer.take(to, content.len().min(WRITE_BYTES)).await;
-        let step = content.split_to(allowed);
-        send.write_chunk(step).await?;
-        ROOMS.moved(to);
+        let mut handed = content.split_to(allowed);
+        let mut steps = Vec::with_capacity(allowed.div_ceil(STEP_BYTES));
+        while !handed.is_empty() {
+            let bytes = handed.split_to(STEP_BYTES.min(handed.len()));
+            steps.push(Bytes::from_owner(Step { bytes, to }));
+        }
+        send.write_chunks(&mut steps).await?;
         transfer.handed(allowed as u64);
     }
     Ok(())
+}
+
+/// What the network has until the receiver has acknowledged it.
+struct Step {
+    bytes: Bytes,
+    to: NodeId,
+}
+
+impl AsRef<[u8]> for Step {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        ROOMS.moved(self.to);
+    }
 }
 
 fn is_unchanged(file: &File, announced: &FileStat) -> bool {

@@ -57,6 +57,7 @@ impl Receiver {
             .begin(Direction::Receiving, target.clone(), name);
         FetchJob {
             sources,
+            further: None,
             folder: Folder::open(&self.folder()).expect("a folder"),
             target,
             range: None,
@@ -106,7 +107,7 @@ impl Receiver {
     /// Has a source show that it has what its entry names.
     pub(crate) async fn prove(&self, source: &Source) -> Result<(), FetchError> {
         let folder = Folder::open(&self.folder()).expect("a folder");
-        soon(self.fetcher.prove(source, &folder)).await
+        soon(self.fetcher.prove(source, (&folder, &self.transfers))).await
     }
 
     pub(crate) async fn run(&self, job: FetchJob) -> Result<Fetched, FetchError> {

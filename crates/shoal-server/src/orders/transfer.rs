@@ -66,6 +66,7 @@ impl Orders {
                 .begin(Direction::Receiving, target.clone(), peer.name.clone());
         let _taken_back = CancelOnDrop(transfer.clone());
         let fetched = coordinator.fetcher.fetch(FetchJob {
+            further: None,
             sources: vec![Source {
                 provider,
                 link: Some(peer.link.clone()),

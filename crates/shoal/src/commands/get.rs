@@ -302,6 +302,7 @@ impl Getting<'_> {
                 .transfers
                 .begin(Direction::Receiving, file.target.clone(), name),
             sources: file.sources,
+            further: file.further,
             folder: self.folder.clone(),
             target: file.target,
             range: narrowed.map(|narrowed| narrowed.bytes.clone()),

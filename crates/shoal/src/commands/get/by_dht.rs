@@ -1,11 +1,12 @@
 //! `shoal get --dht HASH`: without a server, from whoever says in the DHT that it has the file.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use shoal_node::dht::Dht;
-use shoal_node::fetch::{FetchPolicy, Fetcher, Greeting, OfferKey, Source, TreeOptions};
+use shoal_node::fetch::{FetchPolicy, Fetcher, Further, Greeting, OfferKey, Source, TreeOptions};
 use shoal_node::plan::{Planned, PlannedFile};
-use shoal_node::providers::Search;
+use shoal_node::providers::{Asking, Search};
 use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::transfers::Transfers;
@@ -83,25 +84,6 @@ fn nobody(said: usize) -> Failure {
     Failure::new(Code::NotFound, text)
 }
 
-/// Whether another source may succeed where these have failed.
-fn may_be_had_elsewhere(code: Code) -> bool {
-    match code {
-        Code::NotFound
-        | Code::NoConnection
-        | Code::Refused
-        | Code::TransferFailed
-        | Code::Stalled => true,
-        Code::Other
-        | Code::Usage
-        | Code::Ambiguous
-        | Code::Trust
-        | Code::TargetExists
-        | Code::NoSpace
-        | Code::Local
-        | Code::Interrupted => false,
-    }
-}
-
 fn hash_of(arguments: &GetArguments) -> Result<Hash, Failure> {
     let of_folders = arguments.links
         || arguments.owner
@@ -131,43 +113,57 @@ impl Getting<'_> {
         output: &Output,
     ) -> Result<(), Failure> {
         output.note("looking in the DHT for who has it");
-        let searching = Search::begin(dht, (self.fetcher, &self.folder), hash);
-        let mut search = tokio::select! {
-            search = searching => search,
+        let searching = Search::begin(Asking {
+            dht,
+            fetcher: self.fetcher,
+            transfers: self.transfers,
+            folder: &self.folder,
+            hash,
+        });
+        let (mut search, found) = tokio::select! {
+            found = async {
+                let mut search = searching.await;
+                let found = search.next().await;
+                (search, found)
+            } => found,
             () = interrupt.received() => return Err(interrupted()),
         };
-        let mut failed = None;
-        loop {
-            let found = tokio::select! {
-                found = search.next() => found,
-                () = interrupt.received() => return Err(interrupted()),
-            };
-            if found.sources.is_empty() {
-                return Err(failed.unwrap_or_else(|| nobody(search.said())));
-            }
-            let planned = vec![Planned::File(PlannedFile {
-                sources: found.sources.clone(),
-                target: target.clone(),
-            })];
-            match self.fetch(planned, interrupt, output).await {
-                Ok(()) => {
-                    tokio::select! {
-                        () = self.thank(&found.sources) => {}
-                        () = interrupt.received() => {}
-                    }
-                    return Ok(());
-                }
-                Err(failure) if may_be_had_elsewhere(failure.code()) => {
-                    output.note("looking for others who have it");
-                    failed = Some(failure);
-                }
-                Err(failure) => return Err(failure),
-            }
+        if found.sources.is_empty() {
+            return Err(nobody(search.said()));
         }
+        let (wanted, further) = Further::new();
+        let planned = vec![Planned::File(PlannedFile {
+            sources: found.sources.clone(),
+            further: Some(further),
+            target,
+        })];
+        let known = RefCell::new(vec![found]);
+        let looking_on = async {
+            loop {
+                wanted.asked().await;
+                output.note("looking for others who have it");
+                let found = search.next().await;
+                let sources = found.sources.clone();
+                known.borrow_mut().push(found);
+                // Empty where there are no more.
+                wanted.give(sources).await;
+            }
+        };
+        tokio::select! {
+            got = self.fetch(planned, interrupt, output) => got?,
+            () = looking_on => {}
+        }
+        let known = known.into_inner();
+        let sources: Vec<&Source> = known.iter().flat_map(|found| &found.sources).collect();
+        tokio::select! {
+            () = self.thank(&sources) => {}
+            () = interrupt.received() => {}
+        }
+        Ok(())
     }
 
     /// Tells the source that gave the file that all of it is there, for those who count receivers.
-    async fn thank(&self, sources: &[Source]) {
+    async fn thank(&self, sources: &[&Source]) {
         let transfers = self.transfers.list();
         let last = transfers.last();
         let from = last.and_then(|transfer| Some((transfer.peers.last()?, transfer.total_bytes)));

@@ -215,3 +215,23 @@ fn word(planned: Planned) -> &'static str {
         Planned::Differs => "differs from what is there",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_one_by_one_is_counted() {
+        let mut listing = Listing::default();
+        for number in 0..100 {
+            let path = format!("{number:02}.txt").parse().unwrap();
+            listing.push(path, 1_000_000, Planned::Fetch);
+        }
+        let shown = listing.tops();
+        assert!(shown.contains("39.txt") && !shown.contains("40.txt"));
+        let last = shown.lines().last().unwrap();
+        for told in ["… and 60 more", "60 file(s)", "57.22 MiB"] {
+            assert!(last.contains(told), "{told} in {last:?}");
+        }
+    }
+}
