@@ -243,8 +243,11 @@ impl Drop for Part {
                 taken.by_node.remove(&self.node);
             }
         }
+        let is_waited_for = !taken.line.is_empty();
         drop(taken);
-        self.rooms.serve();
+        if is_waited_for {
+            self.rooms.serve();
+        }
     }
 }
 
