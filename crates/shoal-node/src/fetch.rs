@@ -84,30 +84,30 @@ impl Source {
 }
 
 /// Where further sources come from once all that are known have failed: whoever holds the other end
-/// looks for them when it is [asked](Wanted::asked). Cheap to clone.
+/// looks for them when it is [asked](Finder::asked). Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Further {
     wanted: Arc<Notify>,
     found: Arc<Mutex<mpsc::Receiver<Vec<Source>>>>,
 }
 
-/// The other end of [`Further`]. Dropping it says that there are no more.
+/// The other end of [`Further`], for whoever looks for them. Dropping it says that there are no more.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Finder {
     wanted: Arc<Notify>,
     found: mpsc::Sender<Vec<Source>>,
 }
 
 impl Further {
     /// Both ends.
-    pub fn new() -> (Wanted, Self) {
+    pub fn new() -> (Finder, Self) {
         let wanted = Arc::new(Notify::new());
         let (found, finding) = mpsc::channel(1);
         let further = Self {
             wanted: Arc::clone(&wanted),
             found: Arc::new(Mutex::new(finding)),
         };
-        (Wanted { wanted, found }, further)
+        (Finder { wanted, found }, further)
     }
 
     /// The next ones; `None` where there are no more.
@@ -117,15 +117,16 @@ impl Further {
     }
 }
 
-impl Wanted {
+impl Finder {
     /// Waits until more sources are wanted.
     pub async fn asked(&self) {
         self.wanted.notified().await;
     }
 
-    /// Gives them; false where nobody wants them any more.
-    pub async fn give(&self, sources: Vec<Source>) -> bool {
-        self.found.send(sources).await.is_ok()
+    /// Gives them; none where there are no more.
+    pub async fn give(&self, sources: Vec<Source>) {
+        // Whoever wanted them may be gone.
+        let _ = self.found.send(sources).await;
     }
 }
 

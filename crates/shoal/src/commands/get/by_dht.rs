@@ -131,7 +131,7 @@ impl Getting<'_> {
         if found.sources.is_empty() {
             return Err(nobody(search.said()));
         }
-        let (wanted, further) = Further::new();
+        let (finder, further) = Further::new();
         let planned = vec![Planned::File(PlannedFile {
             sources: found.sources.clone(),
             further: Some(further),
@@ -140,13 +140,12 @@ impl Getting<'_> {
         let known = RefCell::new(vec![found]);
         let looking_on = async {
             loop {
-                wanted.asked().await;
+                finder.asked().await;
                 output.note("looking for others who have it");
                 let found = search.next().await;
                 let sources = found.sources.clone();
                 known.borrow_mut().push(found);
-                // Empty where there are no more.
-                wanted.give(sources).await;
+                finder.give(sources).await;
             }
         };
         tokio::select! {
