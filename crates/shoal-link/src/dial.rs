@@ -5,7 +5,7 @@
 //! a person most needs to know is reported: a wrong identity before a mere silence.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use rustls::OtherError;
 use rustls_pki_types::ServerName;
 use shoal_wire::limits::ADDRESSES_MAX;
 use shoal_wire::{NodeId, Refusal};
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
 use crate::endpoint::{Endpoint, Inner};
+use crate::homing;
 use crate::identity::NODE_SERVER_NAME;
 use crate::link::{Link, refusal_of, refusal_of_transport};
 use crate::roaming::Relay;
@@ -220,7 +221,7 @@ impl Endpoint {
         dial: &Dial,
         (attempts, direct): (&'a Attempts<'a>, Vec<SocketAddr>),
     ) -> Option<Attempt<'a>> {
-        let (Trust::Node(node), Some(roaming)) = (&dial.trust, &self.inner.roaming) else {
+        let (Trust::Node(node), Some(_)) = (&dial.trust, &self.inner.roaming) else {
             return None;
         };
         if dial.relays.is_empty() {
@@ -228,34 +229,41 @@ impl Endpoint {
         }
         let (node, protocol, relays) = (*node, dial.protocol, dial.relays.clone());
         Some(Box::pin(async move {
-            let mut once_more = Pending(Vec::new());
-            if !direct.is_empty() {
-                tokio::time::sleep(DIRECT_HEAD_START).await;
-                if protocol == Protocol::Control {
-                    roaming.reach(&relays).await?;
-                    for address in direct {
-                        once_more.0.push(Box::pin(attempts.run(address)));
-                    }
-                    if let Ok(link) = timeout(DIRECT_HEAD_START, once_more.link()).await {
-                        return Ok(link);
-                    }
-                }
+            if direct.is_empty() {
+                return self.roam((node, &relays), protocol, ready(())).await;
             }
+            tokio::time::sleep(DIRECT_HEAD_START).await;
+            if protocol != Protocol::Control {
+                return self.roam((node, &relays), protocol, ready(())).await;
+            }
+            let is_there = Notify::new();
+            let relay_waits = async {
+                homing::listens(&relays).await;
+                is_there.notify_one();
+                tokio::time::sleep(DIRECT_HEAD_START).await;
+            };
+            let once_more = async {
+                is_there.notified().await;
+                let attempts = direct.into_iter().map(|address| attempts.run(address));
+                Pending(attempts.map(|one| Box::pin(one) as Attempt<'_>).collect())
+                    .link()
+                    .await
+            };
             tokio::select! {
-                link = once_more.link() => Ok(link),
-                link = self.roam(node, &relays, protocol) => link,
+                link = once_more => Ok(link),
+                link = self.roam((node, &relays), protocol, relay_waits) => link,
             }
         }))
     }
 
     async fn roam(
         &self,
-        node: NodeId,
-        relays: &[Relay],
+        (node, relays): (NodeId, &[Relay]),
         protocol: Protocol,
+        ready: impl Future<Output = ()>,
     ) -> Result<Link, DialError> {
         let roaming = self.inner.roaming.as_ref().ok_or(DialError::NoAddress)?;
-        let connection = roaming.dial(node, relays, protocol).await?;
+        let connection = roaming.dial(node, relays, protocol, ready).await?;
         let mut addresses = relays.iter().flat_map(|relay| &relay.addresses);
         let remote = *addresses.next().ok_or(DialError::NoAddress)?;
         Link::roaming(

@@ -14,11 +14,15 @@ use iroh::RelayUrl;
 use iroh::endpoint::RelayStatus;
 use n0_watcher::Watcher;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+use crate::roaming::Relay;
 
 /// How long no relay may be reached. Longer than a client's own dial, with the longest wait between
 /// two of them.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// How long a relay is waited for before it is dialled through all the same.
+const LISTENS_LIMIT: Duration = Duration::from_secs(5);
 /// Wait before a relay that takes no connection is tried again.
 const KNOCK_PAUSE: Duration = Duration::from_millis(250);
 /// Time between two looks.
@@ -64,13 +68,13 @@ pub(crate) async fn watch(endpoint: iroh::Endpoint, homes: Homes) {
     }
 }
 
-/// Ends once there is somebody at one of these addresses who takes TCP connections. (That the
-/// endpoint is connected to a relay is seen late where it has to measure first which one is near.)
-pub(crate) async fn listens(addresses: impl Iterator<Item = SocketAddr>) {
-    let mut knocking: FuturesUnordered<_> = addresses.map(knock).collect();
-    if knocking.next().await.is_none() {
-        std::future::pending().await
-    }
+/// Ends once somebody at one of these relays takes TCP connections, and after a while all the same.
+/// (That the endpoint is connected to a relay is seen late where it has to measure first which one
+/// is near.)
+pub(crate) async fn listens(relays: &[Relay]) {
+    let addresses = relays.iter().flat_map(|relay| &relay.addresses);
+    let mut knocking: FuturesUnordered<_> = addresses.copied().map(knock).collect();
+    let _late = timeout(LISTENS_LIMIT, knocking.next()).await;
 }
 
 async fn knock(address: SocketAddr) {

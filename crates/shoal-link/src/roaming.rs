@@ -20,7 +20,6 @@ use iroh_relay::RelayQuicConfig;
 use iroh_relay::tls::CaTlsConfig;
 use shoal_wire::{NodeId, RelayPass};
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
 
 use crate::congestion::ByRoundTrip;
 use crate::dial::DialError;
@@ -115,15 +114,6 @@ impl Roaming {
         Ok(url)
     }
 
-    /// Joins these relays, and waits until one of them is there; not for ever, because what is seen
-    /// of it is little.
-    pub(crate) async fn reach(&self, relays: &[Relay]) -> Result<(), DialError> {
-        self.join_all(relays).await?;
-        let addresses = relays.iter().flat_map(|relay| &relay.addresses).copied();
-        let _late = timeout(REACH_LIMIT, homing::listens(addresses)).await;
-        Ok(())
-    }
-
     async fn join_all(&self, relays: &[Relay]) -> Result<Vec<RelayUrl>, DialError> {
         let mut urls = Vec::new();
         for relay in relays {
@@ -160,12 +150,14 @@ impl Roaming {
         Ok(endpoint)
     }
 
-    /// Reaches a node at one of the relays.
+    /// Reaches a node at one of the relays. They are joined at once, and it is dialled when `ready`
+    /// has ended.
     pub(crate) async fn dial(
         &self,
         node: NodeId,
         relays: &[Relay],
         protocol: Protocol,
+        ready: impl Future<Output = ()>,
     ) -> Result<Connection, DialError> {
         let unreachable = |reason: String| DialError::Unreachable { reason };
         let id = EndpointId::from_bytes(node.as_bytes())
@@ -180,6 +172,7 @@ impl Roaming {
         };
         let options = ConnectOptions::new().with_transport_config(transport(idle_timeout_ms));
         let connecting = async {
+            ready.await;
             let begun = endpoint.connect_with_opts(address, protocol.alpn(), options);
             let begun = begun.await.map_err(|error| format!("{error:#}"))?;
             begun.await.map_err(|error| format!("{error:#}"))
@@ -248,7 +241,5 @@ pub(crate) fn is_dialer(connection: &Connection) -> bool {
     connection.side() == Side::Client
 }
 
-/// How long a relay is waited for before it is dialled through all the same.
-const REACH_LIMIT: Duration = Duration::from_secs(5);
 /// How long a goodbye of the roaming lane may take.
 pub(crate) const CLOSE_LIMIT: Duration = Duration::from_secs(1);

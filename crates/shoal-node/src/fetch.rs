@@ -316,6 +316,8 @@ impl Fetcher {
                 if sources.is_empty() {
                     return Err(last);
                 }
+                // Those that were only lost may be back by the time that the others are tried.
+                sources.extend(remaining);
                 continue;
             }
             sources = remaining;

@@ -30,7 +30,7 @@ use shoal_wire::{
 use tokio::sync::mpsc;
 
 use self::compress::Probe;
-use self::room::{ROOMS, STUCK_AFTER};
+use self::room::ROOMS;
 use self::serving::{Requests, Serving};
 use crate::share::{Share, SharedFile};
 use crate::tasks::Tasks;
@@ -39,6 +39,9 @@ use crate::transfers::{Direction, State, Transfers};
 /// How long a receiver may be silent. A dead one is noticed by the link long before; this bounds
 /// how long a stream can be held for nothing.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(600);
+/// How long what was sent may take to arrive in the end: a link's window at the lowest rate limit,
+/// 1 kB/s, takes most of it.
+const LETTING_GO_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long a file waits to be opened while too many others are: well below the time that a
 /// receiver waits for an answer.
 const OPEN_DEADLINE: Duration = Duration::from_secs(20);
@@ -365,13 +368,10 @@ async fn stuck(to: NodeId) -> Stop {
 /// says so must not keep that for as long as its link lives.
 async fn let_go(send: &mut SendStream, to: NodeId) {
     send.finish();
-    loop {
-        tokio::select! {
-            _ = send.stopped() => return,
-            _ = stuck(to) => break,
-            // Its last word may be all that is missing.
-            () = tokio::time::sleep(STUCK_AFTER) => if !ROOMS.holds(to) { break },
-        }
+    tokio::select! {
+        _ = send.stopped() => return,
+        _ = stuck(to) => {}
+        () = tokio::time::sleep(LETTING_GO_MAX) => {}
     }
     send.reset(Refusal::TimedOut);
 }

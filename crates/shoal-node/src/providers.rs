@@ -14,10 +14,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use shoal_store::folder::Folder;
-use shoal_wire::address::network_of;
+use shoal_wire::address::{is_public, network_of};
 use shoal_wire::manifest::EntryKind;
 use shoal_wire::message::Addresses;
-use shoal_wire::{ChunkLayout, FileSize, Hash, NodeId, SafePath};
+use shoal_wire::{FileSize, Hash, NodeId, SafePath};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -35,9 +35,10 @@ const LOOK_LIMIT: Duration = Duration::from_secs(20);
 const CANDIDATES_MAX: usize = 32;
 /// Nodes that show it at once: each sends the last chunk.
 const PROOFS_AT_ONCE: usize = 4;
-/// How long that may take, and how much longer for so many bytes more, in bytes per second.
-const PROOF_LIMIT: Duration = Duration::from_secs(20);
-const PROOF_RATE_MIN: u64 = 50_000;
+/// How long that may take at first; twice as long each time that it is tried again.
+const PROOF_LIMIT: Duration = Duration::from_secs(30);
+/// How often one node may try: an hour the last time.
+const TRIES_MAX: u32 = 8;
 /// Sources that are found at a time.
 const SOURCES_MAX: usize = 8;
 /// How long others are waited for once the size is known.
@@ -46,8 +47,8 @@ const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 const EVENTS_WAITING: usize = 16;
 /// How many entries of a listing are looked at: who offers a content by its hash offers one.
 const ENTRIES_MAX: usize = 16;
-/// Addresses of one network that are dialled in a search, but for one of each node: whoever announces
-/// many nodes must not have them all lead to somebody else's door.
+/// Addresses of one network that are dialled in a search, but for the first public ones of each node:
+/// whoever announces many nodes must not have them all lead to somebody else's door.
 const OF_NETWORK_MAX: usize = 16;
 
 /// A search for those who have a content, from its hash.
@@ -79,10 +80,16 @@ pub struct Found {
 struct Candidate {
     source: Source,
     offer: OpenOffer,
-    is_tried: bool,
+    /// How often it was to show the size, and did not in time.
+    tries: u32,
+    is_trying: bool,
 }
 
 impl Candidate {
+    fn node(&self) -> NodeId {
+        self.source.provider.node
+    }
+
     fn size(&self) -> FileSize {
         self.source.provider.entry.size
     }
@@ -127,10 +134,10 @@ impl<'a> Search<'a> {
         let (asking, dialled) = (&self.asking, &self.dialled);
         let (mut asked, mut looks) = (Vec::new(), FuturesUnordered::new());
         let mut proofs = FuturesUnordered::new();
-        let mut until = self.size.map(|_| Instant::now() + OTHERS_LIMIT);
+        let mut until = None;
         while self.size.is_none() || self.candidates.len() < SOURCES_MAX {
             while looks.len() < AT_ONCE
-                && self.candidates.len() < CANDIDATES_MAX
+                && untried(&self.candidates) < CANDIDATES_MAX
                 && let Some(node) = self.nodes.pop_front()
             {
                 asked.push(node);
@@ -138,9 +145,12 @@ impl<'a> Search<'a> {
             }
             while self.size.is_none()
                 && proofs.len() < PROOFS_AT_ONCE
-                && let Some(source) = to_try(&mut self.candidates)
+                && let Some((source, limit)) = to_try(&mut self.candidates)
             {
-                proofs.push(asking.prove(source));
+                proofs.push(asking.prove(source, limit));
+            }
+            if self.size.is_some() && !self.candidates.is_empty() {
+                until.get_or_insert_with(|| Instant::now() + OTHERS_LIMIT);
             }
             if looks.is_empty() && proofs.is_empty() {
                 break;
@@ -151,26 +161,21 @@ impl<'a> Search<'a> {
                     let is_so_large = |one: &Candidate| self.size.is_none_or(|size| one.size() == size);
                     self.candidates.extend(candidate.filter(is_so_large));
                 }
-                Some((node, size)) = proofs.next() => {
-                    self.candidates.retain(|one| match size {
-                        Some(size) => one.size() == size,
-                        None => one.source.provider.node != node,
-                    });
-                    if size.is_some() {
-                        self.size = size;
+                Some((node, proof)) = proofs.next() => match proof {
+                    Proof::Shown(size) => {
+                        self.size = Some(size);
+                        self.candidates.retain(|one| one.size() == size);
                         proofs.clear();
-                        until = Some(Instant::now() + OTHERS_LIMIT);
                     }
-                }
+                    Proof::False => self.candidates.retain(|one| one.node() != node),
+                    Proof::Late => try_again(&mut self.candidates, node),
+                },
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
             }
         }
         drop((looks, proofs));
-        // Who had no time to answer is asked again where these come to nothing.
-        asked
-            .into_iter()
-            .rev()
-            .for_each(|node| self.nodes.push_front(node));
+        // Who had no time to answer is asked again, after the others, where these come to nothing.
+        self.nodes.extend(asked);
         let count = self
             .size
             .map_or(0, |_| SOURCES_MAX.min(self.candidates.len()));
@@ -180,12 +185,33 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Who is to show the content's size next: whoever names the smallest, where a lie costs least.
-fn to_try(candidates: &mut [Candidate]) -> Option<Source> {
-    let untried = candidates.iter_mut().filter(|one| !one.is_tried);
-    let next = untried.min_by_key(|one| one.size())?;
-    next.is_tried = true;
-    Some(next.source.clone())
+/// What came of having a node show the size that it names.
+enum Proof {
+    Shown(FileSize),
+    /// It shows something else.
+    False,
+    /// Not in time: it is slow, or this machine is.
+    Late,
+}
+
+/// Who is to show the content's size next, and in what time: of those that were tried least whoever
+/// names the smallest, where a lie costs least.
+fn to_try(candidates: &mut [Candidate]) -> Option<(Source, Duration)> {
+    let waiting = candidates.iter_mut().filter(|one| !one.is_trying);
+    let next = waiting.min_by_key(|one| (one.tries, one.size()))?;
+    next.is_trying = true;
+    Some((next.source.clone(), PROOF_LIMIT * 2_u32.pow(next.tries)))
+}
+
+fn untried(candidates: &[Candidate]) -> usize {
+    candidates.iter().filter(|one| one.tries == 0).count()
+}
+
+fn try_again(candidates: &mut Vec<Candidate>, node: NodeId) {
+    for one in candidates.iter_mut().filter(|one| one.node() == node) {
+        (one.tries, one.is_trying) = (one.tries + 1, false);
+    }
+    candidates.retain(|one| one.tries < TRIES_MAX);
 }
 
 impl Asking<'_> {
@@ -213,25 +239,24 @@ impl Asking<'_> {
         Some(Candidate {
             source,
             offer,
-            is_tried: false,
+            tries: 0,
+            is_trying: false,
         })
     }
 
-    /// The size that a source names, if it shows it.
-    async fn prove(&self, source: Source) -> (NodeId, Option<FileSize>) {
+    /// Has a source show the size that it names.
+    async fn prove(&self, source: Source, limit: Duration) -> (NodeId, Proof) {
         let (node, size) = (source.provider.node, source.provider.entry.size);
-        let chunk_bytes = ChunkLayout::of(size).chunk_len_bytes().min(size.bytes());
-        let limit = PROOF_LIMIT + Duration::from_secs(chunk_bytes / PROOF_RATE_MIN);
         let proving = self.fetcher.prove(&source, (self.folder, self.transfers));
-        let proven = match timeout(limit, proving).await {
-            Ok(Ok(())) => Some(size),
+        let proof = match timeout(limit, proving).await {
+            Ok(Ok(())) => Proof::Shown(size),
             Ok(Err(error)) => {
                 tracing::warn!(%node, %error, "it lists a content that it does not show");
-                None
+                Proof::False
             }
-            Err(_) => None,
+            Err(_) => Proof::Late,
         };
-        (node, proven)
+        (node, proof)
     }
 
     /// What a node calls the file with this hash.
@@ -281,13 +306,18 @@ impl Asking<'_> {
 struct Dialled(BTreeMap<IpAddr, BTreeSet<SocketAddr>>);
 
 impl Dialled {
-    /// Those of a node that may be dialled: one at least.
+    /// Those of a node that may be dialled: the first public one of IPv4 and of IPv6 whatever others
+    /// have named, or else the first of all.
     fn admitted(&mut self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        let first = addresses.first().copied();
-        addresses.retain(|address| self.admits(*address));
-        if addresses.is_empty() {
-            addresses.extend(first);
+        let public = |is_ipv6: bool| {
+            let mut public = addresses.iter().filter(|one| is_public(one.ip()));
+            public.find(|one| one.is_ipv6() == is_ipv6).copied()
+        };
+        let mut own: Vec<SocketAddr> = [false, true].into_iter().filter_map(public).collect();
+        if own.is_empty() {
+            own.extend(addresses.first());
         }
+        addresses.retain(|address| self.admits(*address) || own.contains(address));
         addresses
     }
 
@@ -320,6 +350,10 @@ mod tests {
             // Again is no more, one of each node is, and others are none of it.
             assert_eq!(dialled.admitted(knocks.clone()), knocks);
             assert_eq!(dialled.admitted(crowd[50..].to_vec()), crowd[50..51]);
+            // Nor does an address at home stand for it.
+            let at_home = doors(["10.0.0.1".to_owned()].into_iter());
+            let both = [at_home.clone(), crowd[60..61].to_vec()].concat();
+            assert_eq!(dialled.admitted(both.clone()), both);
             let others = ["192.0.3.7", "2001:db8:0:100::1", "127.0.0.1"];
             let others = doors(others.map(str::to_owned).into_iter());
             assert_eq!(dialled.admitted(others.clone()), others);

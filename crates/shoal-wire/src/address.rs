@@ -18,6 +18,16 @@ pub fn is_near_only(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether an address leads to the same place from everywhere: it is no private one, and none behind
+/// a provider's NAT (RFC 1918, RFC 6598, RFC 4193).
+pub fn is_public(ip: IpAddr) -> bool {
+    let is_private = match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_private() || ip.to_bits() >> 22 == 0x6440_0000 >> 22,
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    };
+    !is_private && !is_near_only(ip)
+}
+
 /// The first address of the network that an address counts with; `None` on loopback.
 pub fn network_of(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
@@ -65,6 +75,19 @@ mod tests {
             ("2001:db8::1", false),
         ] {
             assert_eq!(is_near_only(ip.parse().unwrap()), is_near, "{ip}");
+        }
+        for ip in [
+            "10.1.2.3",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.254",
+            "fd00::1",
+            "127.0.0.1",
+        ] {
+            assert!(!is_public(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["192.0.2.1", "100.128.0.1", "100.63.0.1", "2001:db8::1"] {
+            assert!(is_public(ip.parse().unwrap()), "{ip}");
         }
     }
 }

@@ -4,7 +4,8 @@
 //! receiver reads nothing, or acknowledges nothing. So that nobody else waits for him, a node may
 //! take more only while it holds no more than is left: one alone has half of the room, the next one
 //! half of what is left, and somebody who holds nothing may take what there is. It takes five nodes
-//! that take nothing to hold all of it, and one of which nothing moves is [stuck](Rooms::stuck).
+//! that take nothing to hold all of it, and where others wait, one of which nothing moves is
+//! [stuck](Rooms::stuck).
 //!
 //! Who waits is served in the order of coming. One that holds nothing keeps those behind it waiting
 //! until it has its room, half of the time: a large piece would never find enough free otherwise.
@@ -25,10 +26,10 @@ const SENDING_BYTES: usize = 16 << 20;
 /// How long one that waits may keep others waiting, who could go on with what there is; for as long
 /// they go first then.
 const PRECEDENCE: Duration = Duration::from_secs(10);
-/// How long a node may hold memory of which nothing moves, before it counts as gone. One that keeps
-/// to the lowest rate limit, 1 kB/s, on all its streams moves [`STEP_BYTES`](super::send) of each
-/// more often.
-pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// How long a node may hold memory of which nothing moves, before it counts as gone where others wait.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// Time between two looks at whether others wait.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The room of this process.
 pub(super) static ROOMS: LazyLock<Rooms> = LazyLock::new(|| Rooms::of(SENDING_BYTES));
@@ -39,6 +40,7 @@ pub(super) struct Rooms(Arc<Shared>);
 
 struct Shared {
     all_bytes: usize,
+    began: Instant,
     taken: Mutex<Taken>,
 }
 
@@ -59,7 +61,6 @@ struct Held {
 struct Waiting {
     node: NodeId,
     bytes: usize,
-    since: Instant,
     served: oneshot::Sender<Part>,
 }
 
@@ -77,6 +78,7 @@ impl Rooms {
     fn of(all_bytes: usize) -> Self {
         Self(Arc::new(Shared {
             all_bytes,
+            began: Instant::now(),
             taken: Mutex::default(),
         }))
     }
@@ -89,11 +91,9 @@ impl Rooms {
         let _leaving = Leaving(self);
         loop {
             let (served, mut serving) = oneshot::channel();
-            let since = Instant::now();
             self.taken().line.push_back(Waiting {
                 node,
                 bytes,
-                since,
                 served,
             });
             self.serve();
@@ -104,8 +104,8 @@ impl Rooms {
                         // Never so: who is taken out of the line is served.
                         Err(_) => break,
                     },
-                    // Others need not wait for this one any longer.
-                    () = tokio::time::sleep(PRECEDENCE) => self.serve(),
+                    // Others need not wait for those in front any longer, or have to again.
+                    () = tokio::time::sleep_until(self.phase().1) => self.serve(),
                 }
             }
         }
@@ -120,12 +120,12 @@ impl Rooms {
     /// What was meant for those that have just left the line.
     fn serve_line(&self) -> Vec<Part> {
         let mut left = Vec::new();
+        let (has_precedence, _) = self.phase();
         let mut taken = self.taken();
         let mut passed = BTreeSet::new();
         let mut at = 0;
         while let Some(waiting) = taken.line.get(at) {
             let (node, bytes) = (waiting.node, waiting.bytes);
-            let comes_first = waiting.comes_first();
             if waiting.served.is_closed() {
                 taken.line.remove(at);
                 continue;
@@ -137,7 +137,7 @@ impl Rooms {
                 left.extend(waiting.served.send(part).err());
                 continue;
             }
-            if is_first && comes_first && !taken.by_node.contains_key(&node) {
+            if is_first && has_precedence && !taken.by_node.contains_key(&node) {
                 break;
             }
             passed.insert(node);
@@ -153,23 +153,30 @@ impl Rooms {
         }
     }
 
-    /// Whether anything waits for `node`.
-    pub(super) fn holds(&self, node: NodeId) -> bool {
-        self.taken().by_node.contains_key(&node)
+    /// Whether those that hold nothing have precedence now, and until when. It is the same for all:
+    /// else two of them could take turns in holding everybody up.
+    fn phase(&self) -> (bool, Instant) {
+        let count = self.0.began.elapsed().as_secs() / PRECEDENCE.as_secs();
+        let passed = PRECEDENCE * u32::try_from(count).unwrap_or(u32::MAX);
+        (count.is_multiple_of(2), self.0.began + passed + PRECEDENCE)
     }
 
-    /// Waits until `node` has held memory for long of which nothing moved.
+    /// Waits until `node` has held memory for long of which nothing moved, and others wait for some.
     pub(super) async fn stuck(&self, node: NodeId) {
         loop {
-            let until = {
+            let (until, others_wait) = {
                 let taken = self.taken();
                 let held = taken.by_node.get(&node);
-                held.map_or_else(Instant::now, |held| held.moved) + STUCK_AFTER
+                let moved = held.map_or_else(Instant::now, |held| held.moved);
+                let others_wait = taken.line.iter().any(|waiting| waiting.node != node);
+                (moved + STUCK_AFTER, others_wait)
             };
-            if until <= Instant::now() {
-                return;
+            let now = Instant::now();
+            match until > now {
+                true => tokio::time::sleep_until(until).await,
+                false if others_wait => return,
+                false => tokio::time::sleep(LOOK_INTERVAL).await,
             }
-            tokio::time::sleep_until(until).await;
         }
     }
 
@@ -184,14 +191,6 @@ struct Leaving<'a>(&'a Rooms);
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.0.serve();
-    }
-}
-
-impl Waiting {
-    /// Whether it is its turn to keep others waiting.
-    fn comes_first(&self) -> bool {
-        let waited_ms = self.since.elapsed().as_millis();
-        (waited_ms / PRECEDENCE.as_millis()).is_multiple_of(2)
     }
 }
 
@@ -334,16 +333,21 @@ mod tests {
     async fn who_waits_in_vain_holds_others_up_for_a_while_only() {
         let rooms = Rooms::of(16 * MIB);
         let hogs = [hog(&rooms, 1), hog(&rooms, 2)];
-        let in_vain = waits(&rooms, 3, 8 * MIB).await;
         let started = Instant::now();
-        let small = waits(&rooms, 4, MIB).await.await;
+        let in_vain = waits(&rooms, 3, 8 * MIB).await;
+        // Another one that comes when the first has had its time does not begin anew.
+        tokio::time::sleep(PRECEDENCE - Duration::from_millis(1)).await;
+        let also = waits(&rooms, 4, 8 * MIB).await;
+        let small = waits(&rooms, 5, MIB).await.await;
         assert!(small.is_ok() && started.elapsed() >= PRECEDENCE);
         assert!(started.elapsed() < 2 * PRECEDENCE && !in_vain.is_finished());
         // Who leaves the line keeps nothing in it.
-        in_vain.abort();
-        assert!(in_vain.await.is_err());
+        for waiting in [in_vain, also] {
+            waiting.abort();
+            assert!(waiting.await.is_err());
+        }
         drop((small, hogs));
-        assert!(at_once(&rooms, 5, 16 * MIB).is_some());
+        assert!(at_once(&rooms, 6, 16 * MIB).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -354,10 +358,15 @@ mod tests {
         let half = STUCK_AFTER / 2;
         tokio::time::sleep(half).await;
         rooms.moved(node(1));
+        // Nobody is in need of it.
+        let unneeded = tokio::time::timeout(2 * STUCK_AFTER, rooms.stuck(node(1)));
+        assert!(unneeded.await.is_err());
+        rooms.moved(node(1));
+        let _waiting = waits(&rooms, 2, 9 * MIB).await;
         rooms.stuck(node(1)).await;
-        assert!(started.elapsed() >= half + STUCK_AFTER);
+        assert!(started.elapsed() >= half + 3 * STUCK_AFTER);
         // One that holds nothing never is.
-        let idle = tokio::time::timeout(10 * STUCK_AFTER, rooms.stuck(node(2)));
+        let idle = tokio::time::timeout(10 * STUCK_AFTER, rooms.stuck(node(3)));
         assert!(idle.await.is_err());
     }
 }
