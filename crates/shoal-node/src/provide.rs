@@ -186,7 +186,12 @@ impl Provide {
             Err(Stop::Gone) => State::Failed(Refusal::Unreachable),
         };
         transfer.ended(state);
-        end_stream(stream, ended, serving).await;
+        let is_finished = end_stream(&mut stream, ended, serving);
+        // The file is closed, however long its receiver takes with its last word.
+        drop(request);
+        if is_finished {
+            let_go(&mut stream.send, asker.node).await;
+        }
     }
 
     /// Sends some of the chunks of a request of the same link on a stream of their own.
@@ -202,7 +207,11 @@ impl Provide {
             () = serving.ended() => Err(refuse(Refusal::Cancelled, "")),
             () = self.tasks.cancelled() => Err(refuse(Refusal::ShuttingDown, "")),
         };
-        end_stream(stream, ended, &serving).await;
+        let (is_finished, to) = (end_stream(&mut stream, ended, &serving), serving.to);
+        drop(serving);
+        if is_finished {
+            let_go(&mut stream.send, to).await;
+        }
     }
 
     /// Checks permission and file.
@@ -345,9 +354,11 @@ async fn refuse_stream(stream: &mut Stream, refusal: Refusal, detail: &str) {
     stream.send.finish();
 }
 
-async fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, serving: &Serving) {
+/// Says on a stream how it ended; whether it is finished, and may be [let go](let_go).
+fn end_stream(stream: &mut Stream, ended: Result<Option<Hash>, Stop>, serving: &Serving) -> bool {
+    let is_finished = ended.is_ok();
     match ended {
-        Ok(_) => let_go(&mut stream.send, serving.to).await,
+        Ok(_) => stream.send.finish(),
         Err(Stop::Refuse(refusal, detail)) => {
             let (path, peer) = (&serving.shared.entry.path, serving.to.short());
             tracing::info!(%path, %peer, %refusal, %detail, "transfer stopped");
@@ -356,6 +367,7 @@ async fn end_stream(mut stream: Stream, ended: Result<Option<Hash>, Stop>, servi
         }
         Err(Stop::Gone) => {}
     }
+    is_finished
 }
 
 /// Waits until nothing moves of what a node was sent and has not acknowledged.
