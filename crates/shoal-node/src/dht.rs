@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
@@ -24,6 +25,7 @@ use shoal_wire::address::{can_be_dialled, is_near_only};
 use shoal_wire::message::Addresses;
 use shoal_wire::whereabouts::Whereabouts;
 use shoal_wire::{Hash, NodeId};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 /// Under which salt whereabouts are kept.
@@ -64,6 +66,8 @@ pub enum DhtError {
 #[derive(Debug, Clone)]
 pub struct Dht {
     network: n0_mainline::Dht,
+    /// Whether enough of its nodes are known to find the right ones: asked once, at the first need.
+    joined: Arc<OnceCell<()>>,
     /// Whether all of it is on this machine: addresses of the same host lead somewhere then.
     is_near: bool,
 }
@@ -84,8 +88,19 @@ impl Dht {
         };
         Ok(Self {
             network: builder.build()?,
+            joined: Arc::default(),
             is_near: !bootstrap.is_empty() && bootstrap.iter().all(is_near),
         })
+    }
+
+    /// The network, once it is joined. Before that a record is kept, and asked for, at whatever nodes
+    /// happen to be known.
+    async fn joined(&self) -> &n0_mainline::Dht {
+        let joining = async {
+            let _late = timeout(LOOK_UP_LIMIT, self.network.bootstrapped()).await;
+        };
+        self.joined.get_or_init(|| joining).await;
+        &self.network
     }
 
     /// Says where the node of `identity` is.
@@ -103,7 +118,7 @@ impl Dht {
         let sequence = i64::try_from(said_at_s).unwrap_or(i64::MAX);
         let key = signing_key(identity);
         let item = MutableItem::new(&key, &record, sequence, Some(WHEREABOUTS_SALT));
-        let put = self.network.put_mutable(item, None).await;
+        let put = self.joined().await.put_mutable(item, None).await;
         put.map(drop).map_err(|error| not_taken(&error))
     }
 
@@ -143,7 +158,12 @@ impl Dht {
     /// is none.
     pub async fn find(&self, node: NodeId) -> Vec<SocketAddr> {
         let salt = Some(WHEREABOUTS_SALT);
-        let Ok(mut answers) = self.network.get_mutable(node.as_bytes(), salt, None).await else {
+        let Ok(mut answers) = self
+            .joined()
+            .await
+            .get_mutable(node.as_bytes(), salt, None)
+            .await
+        else {
             return Vec::new();
         };
         let mut newest: Option<Whereabouts> = None;
@@ -213,7 +233,12 @@ impl Dht {
     /// Who is announced in one place, not too long ago.
     async fn announced(&self, hash: &Hash, slot: u8) -> Vec<NodeId> {
         let mut found = Vec::new();
-        let Ok(mut answers) = self.network.get_signed_peers(place(hash, slot)).await else {
+        let Ok(mut answers) = self
+            .joined()
+            .await
+            .get_signed_peers(place(hash, slot))
+            .await
+        else {
             return found;
         };
         let listening = async {
