@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::compress::{self, Probe, Trial};
 use super::room::ROOMS;
-use super::send::hand_over;
+use super::send::{hand_over, in_time};
 use super::{Asker, Provide, SILENCE_DEADLINE, Stop, WAITING_REQUESTS, let_go, refuse, stuck};
 use crate::budget::Buffer;
 use crate::share::{Share, SharedFile};
@@ -124,7 +124,7 @@ impl Provide {
                     files: Bounded::truncated(prepared.files),
                     encoding: prepared.encoding,
                 };
-                send.say(&Communication::Pack(head)).await?;
+                in_time(send.say(&Communication::Pack(head))).await??;
                 let content = Bytes::from_owner(prepared.content);
                 hand_over(content, to, (send, transfer)).await?;
                 transfer.verified(prepared.content_bytes);

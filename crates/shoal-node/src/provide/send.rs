@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shoal_link::SendStream;
@@ -32,6 +32,10 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Of that, what the network lets go of at a time, in bytes: by this it is seen that a receiver
 /// takes something.
 const STEP_BYTES: usize = 32 << 10;
+
+/// How long the receiver may take for what is handed over at a time, before it counts as gone: one
+/// that keeps to the lowest rate limit, 1 kB/s, takes most of it.
+const WRITE_DEADLINE: Duration = Duration::from_secs(300);
 
 impl Provide {
     /// Sends the chunks asked for, in their order, and then says that they are complete.
@@ -289,7 +293,7 @@ async fn send_parcel(
     (send, transfer): (&mut SendStream, &Transfer),
 ) -> Result<(), Stop> {
     if let Some(head) = parcel.head {
-        send.say(&Communication::FileChunk(head)).await?;
+        in_time(send.say(&Communication::FileChunk(head))).await??;
     }
     for block in parcel.blocks {
         hand_over(Bytes::from_owner(block), to, (send, transfer)).await?;
@@ -312,10 +316,17 @@ pub(super) async fn hand_over(
             let bytes = handed.split_to(STEP_BYTES.min(handed.len()));
             steps.push(Bytes::from_owner(Step { bytes, to }));
         }
-        send.write_chunks(&mut steps).await?;
+        in_time(send.write_chunks(&mut steps)).await??;
         transfer.handed(allowed as u64);
     }
     Ok(())
+}
+
+/// Waits for a receiver to take something: while it does not, what waits for it holds memory.
+pub(super) async fn in_time<T>(taking: impl Future<Output = T>) -> Result<T, Stop> {
+    tokio::time::timeout(WRITE_DEADLINE, taking)
+        .await
+        .map_err(|_| refuse(Refusal::TimedOut, "the receiver takes nothing"))
 }
 
 /// What the network has until the receiver has acknowledged it.
