@@ -79,7 +79,7 @@ pub(super) fn scan(
         Err(_) => {
             return Scanned {
                 is_readable: false,
-                closed: vec![Vec::new()],
+                closed: root.names(),
                 ..Scanned::default()
             };
         }
