@@ -386,12 +386,14 @@ impl Inner {
         if let Err(error) = self.index.forget(&stats).await {
             tracing::debug!(%error, "what was known of changed files is not forgotten");
         }
-        if self.table().has_unhashed() {
+        let has_unhashed = self.table().has_unhashed();
+        if has_unhashed {
             self.all_hashed.send_replace(false);
             hashing::look_up(self).await;
         }
-        // Whoever hashes waits for it too.
-        if self.table().is_to_be_hashed() || scanned.changed + scanned.removed > 0 {
+        // Whoever hashes waits for it too, and says once more that all is hashed where it is by now.
+        let is_news = has_unhashed || self.table().is_to_be_hashed();
+        if is_news || scanned.changed + scanned.removed > 0 {
             tracing::debug!(?scanned, "scanned");
             self.tell();
         }
