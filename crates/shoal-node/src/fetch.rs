@@ -33,7 +33,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::donors::Known;
 use self::links::Links;
-use self::receive::Attempt;
+use self::receive::{Attempt, LeftOpen};
 use crate::open_files::fetches_at_once;
 use crate::relays::Relays;
 use crate::share::Share;
@@ -286,15 +286,16 @@ impl Fetcher {
     async fn try_sources(&self, job: &FetchJob) -> Result<Fetched, FetchError> {
         let mut sources = job.sources.clone();
         let mut last = FetchError::NoSource;
+        let left = LeftOpen::default();
         loop {
             let before = job.transfer.snapshot().durable_bytes;
             let mut remaining = Vec::new();
             for source in sources {
-                let mut result = self.try_source(job, &source).await;
+                let mut result = self.try_source(job, &source, &left).await;
                 if let Err(FetchError::Stalled { .. }) = result {
                     // The path may have died without a word: once more over a new link.
                     self.links.forget(source.provider.node);
-                    result = self.try_source(job, &source).await;
+                    result = self.try_source(job, &source, &left).await;
                 }
                 let error = match result {
                     Ok(fetched) => return Ok(fetched),
@@ -339,7 +340,12 @@ impl Fetcher {
         }
     }
 
-    async fn try_source(&self, job: &FetchJob, source: &Source) -> Result<Fetched, FetchError> {
+    async fn try_source(
+        &self,
+        job: &FetchJob,
+        source: &Source,
+        left: &LeftOpen,
+    ) -> Result<Fetched, FetchError> {
         let provider = &source.provider;
         job.transfer.joined(&provider.name);
         job.transfer.sized(provider.entry.size.bytes());
@@ -349,6 +355,7 @@ impl Fetcher {
             tasks: &self.tasks,
             share: self.share.as_ref(),
             known: self.known.as_ref(),
+            left,
         };
         if let Some(link) = &source.link {
             return attempt.run(link).await;
