@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_link::{Endpoint, Link};
-use shoal_store::folder::Folder;
+use shoal_store::folder::{Folder, FolderError};
+use shoal_store::partial::PartialError;
 use shoal_wire::message::{Addresses, Outcome, Provider};
 use shoal_wire::{FileEntry, FileSize, NodeId, Refusal, SafePath};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
@@ -254,7 +255,10 @@ impl Fetcher {
     /// What stands in the way; whatever has arrived stays on disk for the next try.
     pub async fn fetch(&self, job: FetchJob) -> Result<Fetched, FetchError> {
         let _ended = EndOnDrop(job.transfer.clone());
-        let fetched = self.try_sources(&job).await;
+        let fetched = match self.check_target(&job).await {
+            Ok(()) => self.try_sources(&job).await,
+            Err(error) => Err(error),
+        };
         job.transfer.ended(match &fetched {
             Ok(fetched) => State::Done(fetched.outcome),
             Err(error) => State::Failed(error.refusal()),
@@ -281,6 +285,17 @@ impl Fetcher {
                 drop(slot);
             });
         }
+    }
+
+    /// What lies in a private folder is not even compared with anything.
+    async fn check_target(&self, job: &FetchJob) -> Result<(), FetchError> {
+        let (folder, target) = (job.folder.clone(), job.target.clone());
+        let checking = move || match folder.check_target(&target) {
+            Err(error @ FolderError::Private { .. }) => Err(PartialError::from(error).into()),
+            // Whoever opens it says what else is in the way.
+            Ok(()) | Err(_) => Ok(()),
+        };
+        self.tasks.blocking(checking).await
     }
 
     async fn try_sources(&self, job: &FetchJob) -> Result<Fetched, FetchError> {

@@ -18,11 +18,12 @@ use shoal_link::{Endpoint, LivePath};
 use shoal_wire::message::Addresses;
 use shoal_wire::offer::Via;
 use shoal_wire::{Code, Hash, NodeId, NodeName, OfferSecret, OfferTicket};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, oneshot};
 
 use self::codes::Guesses;
 use crate::session::{Session, own_addresses};
-use crate::share::{Share, Skipped};
+use crate::share::{Changes, Share, Skipped};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
@@ -88,6 +89,8 @@ pub enum OfferEvent {
     Left(Arc<Visit>),
     /// As many receivers as were wanted have everything.
     Over,
+    /// What is offered changed on the disk; the new versions are offered.
+    Changed(Changes),
 }
 
 /// The number of a visit.
@@ -165,6 +168,7 @@ impl Offer {
         let events = shared.events.subscribe();
         let tasks = shared.tasks.clone();
         tasks.spawn(visits::accept(Arc::clone(&shared)));
+        tasks.spawn(tell_changes(Arc::clone(&shared)));
         (Self { shared }, events)
     }
 
@@ -240,6 +244,17 @@ impl Offer {
     /// How many receivers have everything.
     pub fn finished(&self) -> usize {
         self.shared.issued().finished.len()
+    }
+}
+
+async fn tell_changes(shared: Arc<Shared>) {
+    let mut changes = shared.share.changes();
+    loop {
+        match changes.recv().await {
+            Ok(changes) => shared.tell(OfferEvent::Changed(changes)),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! A file is served only as it was announced and only to whom it may be: to the other end of a
 //! control link, or to a node with a grant of this node's server. Before every chunk and after the
 //! last one the open file is compared with what was announced; when it changed it is withdrawn
-//! and the stream is reset, so that no receiver takes bytes of two versions for one file.
+//! and the stream is reset, so that no receiver takes bytes of two versions for one file. Where only
+//! its attributes changed it is served on, and its content checked.
 //!
 //! A file whose hash is not known is hashed while it is sent. Further streams of the same link may
 //! join a request and carry some of its chunks.
 
+mod checking;
 mod compress;
 mod pack;
 mod room;
@@ -16,10 +18,11 @@ mod serving;
 mod tree;
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_link::{HearError, RecvStream, SayError, SendStream, Stream, StreamError};
-use shoal_store::folder::{Folder, OpenError};
+use shoal_store::folder::{FileStat, Folder, OpenError};
 use shoal_store::hashing::HashList;
 use shoal_wire::grant::{GrantError, GrantParties};
 use shoal_wire::limits::HASH_PAGE_MAX;
@@ -226,9 +229,13 @@ impl Provide {
         {
             return Err(refuse(Refusal::SourceChanged, path));
         }
-        let file = self.open(&shared).await?;
+        let (file, stat) = self.open(&shared).await?;
         let hashes = match announced {
-            Some(_) => self.share.hash_list(&shared.stat).await,
+            Some(root) => self
+                .share
+                .hash_list(&shared.stat)
+                .await
+                .filter(|hashes| hashes.root() == root),
             None => None,
         };
         let transfer = self
@@ -237,7 +244,7 @@ impl Provide {
         transfer.sized(shared.entry.size.bytes());
         Ok(Serving::new(
             asker.node,
-            (shared, file),
+            (shared, file, stat),
             hashes,
             request.accepts_zstd,
             transfer,
@@ -277,10 +284,10 @@ impl Provide {
         }
     }
 
-    async fn open(&self, shared: &SharedFile) -> Result<File, Stop> {
+    async fn open(&self, shared: &SharedFile) -> Result<(File, FileStat), Stop> {
         let opened = self.reach(shared, Folder::open_file);
         match opened.await? {
-            (file, stat) if stat == shared.stat => Ok(file),
+            (file, stat) if stat.version() == shared.stat.version() => Ok((file, stat)),
             _ => Err(self.withdrawn(shared)),
         }
     }
@@ -295,7 +302,7 @@ impl Provide {
         let begun = Instant::now();
         loop {
             let path = shared.entry.path.clone();
-            let folder = self.share.roots().folder_of(&path).clone();
+            let folder = self.share.roots().folder_of(&path);
             match self.tasks.blocking(move || ask(&folder, &path)).await {
                 Ok(reached) => return Ok(reached),
                 Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
@@ -310,7 +317,7 @@ impl Provide {
     }
 
     fn withdrawn(&self, shared: &SharedFile) -> Stop {
-        self.share.withdraw(&shared.entry.path, &shared.stat);
+        self.share.withdraw(shared);
         refuse(Refusal::SourceChanged, &shared.entry.path)
     }
 
@@ -318,7 +325,7 @@ impl Provide {
     /// once the receiver says that it has the whole file.
     async fn describe_and_send(
         &self,
-        serving: &Serving,
+        serving: &Arc<Serving>,
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<Option<Hash>, Stop> {
@@ -329,7 +336,7 @@ impl Provide {
     /// Sends what is asked for on one stream, until the receiver has the file or leaves.
     async fn send_asked(
         &self,
-        serving: &Serving,
+        serving: &Arc<Serving>,
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<Option<Hash>, Stop> {

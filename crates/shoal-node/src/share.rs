@@ -9,9 +9,11 @@ mod hashing;
 mod paths;
 mod record;
 mod roots;
+mod rules;
 mod scan;
 mod table;
 mod tree;
+mod walk;
 mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,14 +23,16 @@ use shoal_store::folder::{FileStat, Folder};
 use shoal_store::hashing::HashList;
 use shoal_store::index::Index;
 use shoal_wire::{FileEntry, Hash, SafePath};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
+use self::hashing::Checks;
 use self::scan::Scanned;
 use self::table::Table;
 use self::watch::Watch;
 use crate::tasks::Tasks;
 
 pub use feed::{Batch, Feed};
+pub use hashing::CheckUnderWay;
 pub use roots::{ChooseError, Roots};
 pub use scan::Skipped;
 pub use tree::Manifest;
@@ -42,11 +46,17 @@ const SCAN_PAUSE_FACTOR: u32 = 4;
 const SCAN_INTERVAL_UNWATCHED: Duration = Duration::from_secs(30);
 /// Files of a scan that the table takes over at a time.
 const TAKEN_AT_ONCE: usize = 2048;
-/// Scans that may wait to be asked for: one under way and the next, callers beyond that wait.
-const SCAN_REQUESTS: usize = 2;
+/// Scans that may wait to be asked for; all that wait get the same one, callers beyond that wait.
+const SCAN_REQUESTS: usize = 64;
+/// A share whose last scan took longer is not scanned only because somebody looks at it.
+const REFRESH_MAX: Duration = Duration::from_millis(200);
+/// Changes that a slow listener may be behind; older ones are dropped for it.
+const CHANGES_KEPT: usize = 16;
+/// Files of one scan that are named as changed.
+const CHANGES_NAMED: usize = 3;
 
 /// Why a folder cannot be shared.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ShareError {
     /// It cannot be read (any more).
     #[error("the folder {} cannot be read: is it still there, and is reading it allowed?", path.display())]
@@ -73,7 +83,8 @@ pub struct ShareOptions {
 pub struct SharedFile {
     /// What is announced.
     pub entry: FileEntry,
-    /// What the disk said when it was scanned: another stat is another file.
+    /// What the disk said of it: another version is another file. Where the hash is known, the time
+    /// of its attributes is that at which the content had it.
     pub stat: FileStat,
 }
 
@@ -99,6 +110,26 @@ pub struct Rescanned {
     pub removed: u64,
 }
 
+/// What a scan found changed, compared with the one before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// How many files have another content, which is offered.
+    pub changed: u64,
+    /// The first of them.
+    pub first: Vec<SafePath>,
+    /// How many files are gone.
+    pub gone: u64,
+}
+
+impl Changes {
+    fn changed(&mut self, path: Option<&SafePath>) {
+        self.changed += 1;
+        if self.first.len() < CHANGES_NAMED {
+            self.first.extend(path.cloned());
+        }
+    }
+}
+
 type ScanRequest = oneshot::Sender<Result<Rescanned, ShareError>>;
 
 /// A running share. Cheap to clone.
@@ -116,6 +147,13 @@ struct Inner {
     tasks: Tasks,
     table: Mutex<Table>,
     skipped: Mutex<Skipped>,
+    /// Files that were withdrawn since the last scan began.
+    withdrawn: Mutex<Vec<SharedFile>>,
+    /// Asks for a scan.
+    scan_wanted: Notify,
+    last_scan_took: Mutex<Duration>,
+    checks: Checks,
+    changes: broadcast::Sender<Changes>,
     changed: tokio::sync::watch::Sender<u64>,
     ready: tokio::sync::watch::Sender<bool>,
     all_hashed: tokio::sync::watch::Sender<bool>,
@@ -141,6 +179,11 @@ impl Share {
             tasks: tasks.clone(),
             table: Mutex::default(),
             skipped: Mutex::default(),
+            withdrawn: Mutex::default(),
+            scan_wanted: Notify::new(),
+            last_scan_took: Mutex::default(),
+            checks: Checks::default(),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
             changed: tokio::sync::watch::Sender::new(0),
             ready: tokio::sync::watch::Sender::new(false),
             all_hashed: tokio::sync::watch::Sender::new(false),
@@ -155,8 +198,8 @@ impl Share {
     }
 
     /// The folder that it is of; of several, the first.
-    pub fn folder(&self) -> &Folder {
-        &self.inner.roots.each()[0].folder
+    pub fn folder(&self) -> Folder {
+        self.inner.roots.each()[0].folder()
     }
 
     /// Where its files lie.
@@ -222,23 +265,64 @@ impl Share {
         answered.await.unwrap_or(Err(ShareError::Stopped))
     }
 
-    /// Stops offering the version of a file that has `stat`: it changed while it was served.
-    pub fn withdraw(&self, path: &SafePath, stat: &FileStat) {
+    /// Has what is offered looked at anew before somebody sees it, where that takes no time to
+    /// speak of.
+    pub async fn refresh(&self) {
+        let took = *lock(&self.inner.last_scan_took);
+        if took <= REFRESH_MAX {
+            // What cannot be read offers nothing, which whoever looks will see.
+            let _ = self.rescan().await;
+        }
+    }
+
+    /// What scans find changed from here on.
+    pub fn changes(&self) -> broadcast::Receiver<Changes> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Stops offering a version of a file: it changed while it was served. A scan follows, so that
+    /// what is there instead is offered.
+    pub fn withdraw(&self, served: &SharedFile) {
+        let path = &served.entry.path;
         let mut table = self.inner.table();
-        if table.file(path).is_some_and(|known| known.stat == *stat) {
+        let is_listed = table.file(path).is_some_and(|known| {
+            let is_content = served.entry.hash.is_none() || served.entry.hash == known.entry.hash;
+            is_content && known.stat.version() == served.stat.version()
+        });
+        if is_listed {
             tracing::info!(%path, "withdrawn: it changed on disk");
             table.remove(path);
             drop(table);
+            lock(&self.inner.withdrawn).push(served.clone());
             self.inner.tell();
         }
+        self.inner.scan_wanted.notify_one();
+    }
+
+    /// The hash that a file is known to have with the attributes of `stat`.
+    pub fn checked_root(&self, path: &SafePath, stat: &FileStat) -> Option<Hash> {
+        let known = self.file(path)?;
+        let is_checked =
+            known.stat.version() == stat.version() && known.stat.ctime_ns == stat.ctime_ns;
+        known.entry.hash.filter(|_| is_checked)
+    }
+
+    /// Has a file hashed again, whose attributes are those of `stat` and not those with which it was
+    /// hashed. It stays offered meanwhile.
+    pub fn begin_check(&self, path: &SafePath, stat: &FileStat) -> CheckUnderWay {
+        hashing::begin_check(&self.inner, path, stat)
     }
 
     /// The hashes of a file became known by serving or fetching it.
     pub async fn learned(&self, path: &SafePath, stat: &FileStat, hashes: &HashList) {
-        self.inner.learned(path, stat, hashes).await;
+        let hashed = [(*stat, hashes.clone())];
+        self.inner
+            .learned(std::slice::from_ref(path), &hashed)
+            .await;
     }
 
-    /// The hash list of a file's version, if it was ever hashed.
+    /// The hash list of a file's version, if it was ever hashed; perhaps before its attributes
+    /// changed.
     pub async fn hash_list(&self, stat: &FileStat) -> Option<HashList> {
         self.inner.index.find(stat).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the cache of hashes cannot be read");
@@ -273,19 +357,58 @@ impl Inner {
         self.changed.send_replace(version);
     }
 
-    async fn learned(&self, path: &SafePath, stat: &FileStat, hashes: &HashList) {
-        if let Err(error) = self.index.record(stat, hashes).await {
-            tracing::warn!(%error, "a hash was not kept and will be computed again");
+    async fn learned(&self, paths: &[SafePath], hashed: &[(FileStat, HashList)]) {
+        if let Err(error) = self.index.record_many(hashed).await {
+            tracing::warn!(%error, "hashes were not kept and will be computed again");
         }
-        if self.table().hashed(path, stat, hashes.root()) {
+        let mut table = self.table();
+        let mut is_listed = false;
+        for (path, (stat, hashes)) in paths.iter().zip(hashed) {
+            is_listed |= table.hashed(path, stat, hashes.root());
+        }
+        drop(table);
+        if is_listed {
             self.tell();
         }
     }
 
     /// Scans; tells too whether the scan was complete.
     async fn scan(self: &Arc<Self>, watch: &Arc<Watch>) -> (Result<Rescanned, ShareError>, bool) {
+        let withdrawn = std::mem::take(&mut *lock(&self.withdrawn));
+        let started = Instant::now();
+        let (went, scanned) = self.look(watch).await;
+        *lock(&self.last_scan_took) = started.elapsed();
+        let before = std::mem::replace(&mut *self.skipped(), went.skipped.clone());
+        if before != went.skipped {
+            went.skipped.warn();
+        }
+        let stats: Vec<FileStat> = withdrawn.iter().map(|file| file.stat).collect();
+        if let Err(error) = self.index.forget(&stats).await {
+            tracing::debug!(%error, "what was known of changed files is not forgotten");
+        }
+        if self.table().has_unhashed() {
+            self.all_hashed.send_replace(false);
+            hashing::look_up(self).await;
+        }
+        // Whoever hashes waits for it too.
+        if self.table().is_to_be_hashed() || scanned.changed + scanned.removed > 0 {
+            tracing::debug!(?scanned, "scanned");
+            self.tell();
+        }
+        self.tell_changes(&withdrawn, scanned.removed);
+        let unreadable = || ShareError::Unreadable {
+            path: self.roots.each()[0].folder().path().to_owned(),
+        };
+        (
+            went.is_readable.then_some(scanned).ok_or_else(unreadable),
+            went.is_complete,
+        )
+    }
+
+    /// Has the table take over what is on the disk.
+    async fn look(self: &Arc<Self>, watch: &Arc<Watch>) -> (Scanned, Rescanned) {
         let (inner, watch) = (Arc::clone(self), Arc::clone(watch));
-        let scanning = move || {
+        let looking = move || {
             watch.forget();
             inner.table().scan_begins();
             let tell = |found: &[scan::Found]| {
@@ -294,42 +417,55 @@ impl Inner {
                     inner.table().found(some);
                 }
             };
-            let watch = |path: &std::path::Path| watch.folder(path);
+            for root in inner.roots.each() {
+                if let Some(names) = &root.only {
+                    watch.names(root.folder().path(), names);
+                }
+            }
             let mut went = Scanned::default();
             for root in inner.roots.each() {
+                let watch = |path: &std::path::Path| watch.folder(path);
                 went.and(scan::scan(root, inner.hidden, watch, tell));
             }
-            let scanned = inner.table().scanned(went.is_complete);
+            let scanned = inner.table().scanned(went.is_complete, &went.closed);
             (went, scanned)
         };
-        let (went, scanned) = self.tasks.blocking(scanning).await;
-        *self.skipped() = went.skipped;
-        let has_unhashed = self.table().has_unhashed();
-        if has_unhashed {
-            self.all_hashed.send_replace(false);
-            hashing::look_up(self).await;
+        self.tasks.blocking(looking).await
+    }
+
+    /// Tells who listens what changed, with what was withdrawn before.
+    fn tell_changes(&self, withdrawn: &[SharedFile], removed: u64) {
+        let mut table = self.table();
+        let mut changes = table.changes();
+        changes.gone += removed;
+        for file in withdrawn {
+            match table.file(&file.entry.path) {
+                Some(_) => changes.changed(Some(&file.entry.path)),
+                None => changes.gone += 1,
+            }
         }
-        // Whoever hashes waits for it too.
-        if has_unhashed || scanned.changed + scanned.removed > 0 {
-            tracing::debug!(?scanned, "scanned");
-            self.tell();
+        drop(table);
+        if changes != Changes::default() {
+            // Nobody has to listen.
+            let _ = self.changes.send(changes);
         }
-        let unreadable = || ShareError::Unreadable {
-            path: self.roots.each()[0].folder.path().to_owned(),
-        };
-        (
-            went.is_readable.then_some(scanned).ok_or_else(unreadable),
-            went.is_complete,
-        )
     }
 }
 
-/// Scans at first, on request and after changes.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Scans at first, on request, after changes and after withdrawals.
 async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
     let watch = Arc::new(Watch::start());
-    let mut asked: Option<ScanRequest> = None;
+    let mut asked: Vec<ScanRequest> = Vec::new();
     let mut hashes = false;
     loop {
+        // Whoever asks while it runs wants another one.
+        while let Ok(request) = requests.try_recv() {
+            asked.push(request);
+        }
         let started = Instant::now();
         let (scanned, is_complete) = inner.scan(&watch).await;
         let took = started.elapsed();
@@ -341,34 +477,38 @@ async fn drive(inner: Arc<Inner>, mut requests: mpsc::Receiver<ScanRequest>) {
             inner.tasks.spawn(hashing::run(Arc::clone(&inner)));
             hashes = true;
         }
-        if let Some(asked) = asked.take() {
+        for asked in asked.drain(..) {
             // Whoever asked may have stopped waiting.
-            let _ = asked.send(scanned);
+            let _ = asked.send(scanned.clone());
         }
         let pause = SCAN_INTERVAL_MIN.max(took * SCAN_PAUSE_FACTOR);
-        asked = tokio::select! {
+        tokio::select! {
             request = requests.recv() => match request {
-                Some(request) => Some(request),
+                Some(request) => asked.push(request),
                 None => return,
             },
-            () = due(&watch, pause, is_complete) => None,
+            () = due((&watch, &inner.scan_wanted), pause, is_complete) => {}
         };
     }
 }
 
-/// Waits for a change and the pause after the last scan, or for the interval where nothing tells
-/// of changes or that scan could not see everything.
-async fn due(watch: &Watch, pause: Duration, is_complete: bool) {
+/// Waits for a change or a withdrawal and the pause after the last scan, or for the interval where
+/// nothing tells of changes or that scan could not see everything.
+async fn due((watch, wanted): (&Watch, &Notify), pause: Duration, is_complete: bool) {
     let interval = SCAN_INTERVAL_UNWATCHED.max(pause);
-    if !watch.is_live() {
-        return tokio::time::sleep(interval).await;
-    }
+    let begun = tokio::time::Instant::now();
     tokio::time::sleep(pause).await;
-    if is_complete {
-        watch.changed().await;
-    } else {
-        // Either way it is time for another look.
-        let _changed = tokio::time::timeout(interval, watch.changed()).await;
+    let may_wait = is_complete && watch.is_live();
+    let until_interval = async {
+        match may_wait {
+            true => std::future::pending().await,
+            false => tokio::time::sleep_until(begun + interval).await,
+        }
+    };
+    tokio::select! {
+        () = watch.changed() => {}
+        () = wanted.notified() => return,
+        () = until_interval => return,
     }
     tokio::time::sleep(SCAN_INTERVAL_MIN).await;
 }

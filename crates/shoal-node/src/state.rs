@@ -1,6 +1,7 @@
 //! The state directory: what a node keeps between runs.
 //!
 //! ```text
+//! .shoal-state    says that the directory is private, see [`shoal_store::private`]
 //! identity.pem    the node's Ed25519 key, PKCS#8, mode 0600; made at first use
 //! settings.toml   name and server, as last used; rate limits, as the user wrote them
 //! contacts.toml   people whose nodes are known (peers)
@@ -21,7 +22,7 @@ use etcetera::BaseStrategy;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_link::Identity;
-use shoal_store::durable;
+use shoal_store::{durable, private};
 use shoal_wire::{NodeId, NodeName};
 
 use crate::throttle::LimitSettings;
@@ -132,6 +133,10 @@ impl StateDir {
             .mode(0o700)
             .create(&path);
         made.map_err(failed("make the folder", &path))?;
+        // Before the first key. One that cannot be written is private by its key.
+        if let Err(error) = private::mark(&path) {
+            tracing::debug!(folder = %path.display(), %error, "not marked as private");
+        }
         Ok(Self { path })
     }
 
@@ -145,7 +150,7 @@ impl StateDir {
     /// # Errors
     /// When it cannot be read or written, is damaged, or can be read by others.
     pub fn identity(&self) -> Result<Identity, StateError> {
-        let path = self.path.join("identity.pem");
+        let path = self.path.join(private::KEY);
         match self.read_identity(&path)? {
             Some(identity) => Ok(identity),
             None => self.make_identity(&path),

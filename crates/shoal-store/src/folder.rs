@@ -2,7 +2,10 @@
 //!
 //! A [`Folder`] is a handle, not a path: renaming the folder, or putting a link in its place,
 //! does not lead anything elsewhere. It takes only [`SafePath`]s, opens only regular files, and
-//! cannot hang on a pipe. It does not list folders and does not watch them.
+//! cannot hang on a pipe. Nothing is made in or below a [private](crate::private) folder. It does
+//! not watch folders.
+
+mod listing;
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -17,13 +20,15 @@ use rustix::io::Errno;
 use shoal_wire::manifest::{Extras, LinkTarget};
 use shoal_wire::{FileSize, SafePath};
 
-use crate::{attributes, platform};
+use crate::{attributes, platform, private};
+
+pub use listing::{Kind, Listing};
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// What tells one version of a file from another.
+/// What the system says of a file. Two stats that differ may be of one [version](FileVersion).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
     /// Length, in bytes.
@@ -40,7 +45,28 @@ pub struct FileStat {
     pub mode: u32,
 }
 
+/// What tells one version of a file from another. Another time of its last change of attributes is
+/// no other version: a second name, other permissions or a reader may have caused it. It may also
+/// be that the content was changed and the time of that set back, so it asks for a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime_ns: i64,
+}
+
 impl FileStat {
+    /// Which version of which file it is.
+    pub fn version(&self) -> FileVersion {
+        FileVersion {
+            device: self.device,
+            inode: self.inode,
+            size: self.size,
+            mtime_ns: self.mtime_ns,
+        }
+    }
+
     /// The size as something that can be announced; `None` over the limit.
     pub fn entry_size(&self) -> Option<FileSize> {
         FileSize::new(self.size)
@@ -73,6 +99,12 @@ pub enum FolderError {
     /// A file is in its place, or a link where none is followed.
     #[error("{} is not a folder: move what is there away or name another folder", path.display())]
     NotAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It holds a node's keys and state, or lies below such a folder.
+    #[error("{} is where shoal keeps its keys and state: name another folder", path.display())]
+    Private {
         /// The folder.
         path: PathBuf,
     },
@@ -149,8 +181,18 @@ impl Folder {
     /// Opens a folder that a person named; links in `path` itself are theirs and are followed.
     ///
     /// # Errors
-    /// When it is missing, may not be read, or is no folder.
+    /// When it is missing, may not be read, is no folder, or is private or below what is.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let folder = Self::open_own(path)?;
+        Self::refuse_private(folder.handle(), None, path)?;
+        Ok(folder)
+    }
+
+    /// Opens a folder that this program made for its own use: it may lie below a private one.
+    ///
+    /// # Errors
+    /// When it is missing, may not be read, or is no folder.
+    pub fn open_own(path: &Path) -> Result<Self, FolderError> {
         rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())
             .map(|handle| Self::new(handle, path.to_owned()))
             .map_err(|error| FolderError::of(path.to_owned(), error.into()))
@@ -159,10 +201,34 @@ impl Folder {
     /// Opens a folder, created with its parents if it is missing.
     ///
     /// # Errors
-    /// When it can be neither opened nor created.
+    /// When it can be neither opened nor created, or would be below a private folder.
     pub fn create(path: &Path) -> Result<Self, FolderError> {
+        let here = Path::new(".");
+        let above = path
+            .ancestors()
+            .map(|above| match above.as_os_str().is_empty() {
+                true => here,
+                false => above,
+            });
+        if let Some(above) = above.filter(|above| above.is_dir()).next() {
+            Self::open(above).map_err(|error| match error {
+                FolderError::Private { .. } => FolderError::Private {
+                    path: path.to_owned(),
+                },
+                error => error,
+            })?;
+        }
         std::fs::create_dir_all(path).map_err(|error| FolderError::of(path.to_owned(), error))?;
         Self::open(path)
+    }
+
+    /// Whether another handle is of the same folder, whatever its name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |folder: &Self| {
+            let stat = rustix::fs::fstat(folder.handle());
+            stat.map(|stat| (stat.st_dev, stat.st_ino)).ok()
+        };
+        identity(self).is_some_and(|own| identity(other) == Some(own))
     }
 
     /// The path by which it was opened, for messages.
@@ -177,6 +243,26 @@ impl Folder {
     pub fn open_file(&self, path: &SafePath) -> Result<(File, FileStat), OpenError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         self.open_regular(path, flags)
+    }
+
+    /// Refuses a path at which nothing may be made because it lies in a private folder, as far as
+    /// the folders of the path are there.
+    ///
+    /// # Errors
+    /// [`FolderError::Private`], or why that cannot be told.
+    pub fn check_target(&self, path: &SafePath) -> Result<(), FolderError> {
+        let mut above = path.parent();
+        while let Some(folder) = above {
+            match self.subfolder(&folder) {
+                Ok(opened) => {
+                    let handle = opened.handle();
+                    return Self::refuse_private(handle, Some(self.handle()), opened.path());
+                }
+                // Whoever makes the rest of the way is told what is in the way.
+                Err(_) => above = folder.parent(),
+            }
+        }
+        Self::refuse_private(self.handle(), Some(self.handle()), self.path())
     }
 
     /// Asks which version of a regular file is at a path, without reading it.
@@ -238,14 +324,7 @@ impl Folder {
     /// # Errors
     /// When a file or a link is in the way, or the system refuses.
     pub fn make_subfolder(&self, path: &SafePath) -> Result<(Self, bool), FolderError> {
-        match self.subfolder(path) {
-            Err(FolderError::Missing { .. }) => {}
-            opened => return Ok((opened?, false)),
-        }
-        let full_path = self.path_of(path);
-        self.create_each(path, |_| Ok(()))
-            .map(|handle| (Self::new(handle, full_path.clone()), true))
-            .map_err(|error| FolderError::of(full_path, error))
+        self.open_or_make(path, |_| Ok(()))
     }
 
     /// What is wanted of the folder itself.
@@ -259,20 +338,48 @@ impl Folder {
 
     /// Opens the folder at a path, created with the folders above it if it is missing.
     pub(crate) fn open_or_create(&self, path: &SafePath) -> Result<Self, FolderError> {
-        match self.subfolder(path) {
-            Err(FolderError::Missing { .. }) => {}
-            opened => return opened,
-        }
-        let full_path = self.path_of(path);
-        self.create_each(path, platform::sync_folder)
-            .map(|handle| Self::new(handle, full_path.clone()))
-            .map_err(|error| FolderError::of(full_path, error))
+        let (folder, _) = self.open_or_make(path, platform::sync_folder)?;
+        Ok(folder)
     }
 
     /// The full path of something in it, for messages.
     pub fn path_of(&self, path: &SafePath) -> PathBuf {
         let below = std::ffi::OsStr::from_bytes(path.as_bytes());
         self.0.path.join(below)
+    }
+
+    fn open_or_make(
+        &self,
+        path: &SafePath,
+        created: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> Result<(Self, bool), FolderError> {
+        match self.subfolder(path) {
+            Err(FolderError::Missing { .. }) => {}
+            opened => {
+                let opened = opened?;
+                Self::refuse_private(opened.handle(), Some(self.handle()), opened.path())?;
+                return Ok((opened, false));
+            }
+        }
+        self.check_target(path)?;
+        let full_path = self.path_of(path);
+        self.create_each(path, created)
+            .map(|handle| (Self::new(handle, full_path.clone()), true))
+            .map_err(|error| FolderError::of(full_path, error))
+    }
+
+    fn refuse_private(
+        folder: BorrowedFd<'_>,
+        top: Option<BorrowedFd<'_>>,
+        path: &Path,
+    ) -> Result<(), FolderError> {
+        match private::is_within_private(folder, top) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(FolderError::Private {
+                path: path.to_owned(),
+            }),
+            Err(error) => Err(FolderError::of(path.to_owned(), error)),
+        }
     }
 
     /// Creates what is missing of a path; `created` is told of each folder that got a new name.
@@ -321,6 +428,19 @@ impl From<&Metadata> for FileStat {
             device: metadata.dev(),
             inode: metadata.ino(),
             mode: metadata.mode(),
+        }
+    }
+}
+
+impl From<&rustix::fs::Stat> for FileStat {
+    fn from(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            size: stat.st_size.cast_unsigned(),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.cast_signed()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            mode: stat.st_mode,
         }
     }
 }

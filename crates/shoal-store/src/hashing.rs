@@ -226,6 +226,16 @@ impl HashList {
         &self.hashes
     }
 
+    /// Whether a file has this chunk of the content at its place. Reads it.
+    ///
+    /// # Errors
+    /// When it ends before, or cannot be read.
+    pub fn has_chunk(&self, index: ChunkIndex, file: &File) -> Result<bool, HashFileError> {
+        let mut block = block_for(self.layout.size());
+        let hash = hash_chunk_of_file(file, &self.layout, index, &mut block, &|| false)?;
+        Ok(hash == self.chunk(index))
+    }
+
     /// Whether a file has this content; reads no further than to the first chunk that differs.
     /// `cancelled` is asked before every block of [`READ_BLOCK_BYTES`].
     ///

@@ -6,6 +6,10 @@
 //!
 //! The index believes its caller: ask for the [`FileStat`] before and after hashing, and record
 //! only if both are equal.
+//!
+//! It answers for a [version](crate::folder::FileVersion) of a file. Where the time of its attributes
+//! is another one than when it was hashed, the answer is a hint: the content is likely the same, and
+//! whoever relies on it has it verified, or hashes the file again.
 
 mod row;
 
@@ -60,6 +64,15 @@ pub struct Recorded {
     pub inode: u64,
 }
 
+/// What a version of a file was hashed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownRoot {
+    /// The root of its content then.
+    pub root: Hash,
+    /// The time of its last change of attributes then: another one makes the root a hint.
+    pub ctime_ns: i64,
+}
+
 /// Why the index did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -107,7 +120,7 @@ impl Index {
         }
     }
 
-    /// The hash list of a file version, if it was recorded.
+    /// The hash list of a file version, if it was recorded; perhaps a hint.
     ///
     /// # Errors
     /// When the database refuses; the file may then simply be hashed again.
@@ -135,14 +148,20 @@ impl Index {
     ///
     /// # Errors
     /// When the database refuses.
-    pub async fn roots(&self, stats: &[FileStat]) -> Result<Vec<Option<Hash>>, IndexError> {
+    pub async fn roots(&self, stats: &[FileStat]) -> Result<Vec<Option<KnownRoot>>, IndexError> {
         let mut roots = Vec::with_capacity(stats.len());
         for batch in stats.chunks(FILES_PER_QUERY) {
             let rows = self.rows_of(batch).await?;
             for stat in batch {
                 let key = FileKey::of(stat);
                 let root = match rows.get(&key) {
-                    Some(row) if row.is_sound() => row.root().filter(|_| row.is_version(stat)),
+                    Some(row) if row.is_sound() => {
+                        let root = row.root().filter(|_| row.is_version(stat));
+                        root.map(|root| KnownRoot {
+                            root,
+                            ctime_ns: row.ctime_ns(),
+                        })
+                    }
                     Some(_) => {
                         self.drop_row(key).await?;
                         None
@@ -197,6 +216,17 @@ impl Index {
                 .await?;
         }
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Forgets files whose content is another one than was recorded.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn forget(&self, stats: &[FileStat]) -> Result<(), IndexError> {
+        for stat in stats {
+            self.delete(FileKey::of(stat)).await?;
+        }
         Ok(())
     }
 
@@ -266,6 +296,10 @@ impl Index {
 
     async fn drop_row(&self, key: FileKey) -> Result<(), IndexError> {
         tracing::warn!(inode = key.inode, "a damaged row of the index is dropped");
+        self.delete(key).await
+    }
+
+    async fn delete(&self, key: FileKey) -> Result<(), IndexError> {
         sqlx::query("DELETE FROM content WHERE device = ? AND inode = ?")
             .bind(key.device)
             .bind(key.inode)

@@ -238,6 +238,7 @@ fn is_of_folder(error: &shoal_store::partial::PartialError) -> bool {
         PartialError::Denied { .. }
             | PartialError::FolderGone { .. }
             | PartialError::Blocked { .. }
+            | PartialError::Private { .. }
             | PartialError::Busy
             | PartialError::TooManyOpen
             | PartialError::ReservedName

@@ -80,7 +80,7 @@ impl Attempt<'_> {
         let Some(share) = self.share else {
             return Vec::new();
         };
-        let (folder, files) = (share.folder().clone(), share.by_hash(&root, TRIED_MAX));
+        let (folder, files) = (share.folder(), share.by_hash(&root, TRIED_MAX));
         let open = move || {
             let versions = files.iter().map(|file| (&file.entry.path, file.stat));
             versions
@@ -108,7 +108,7 @@ impl Attempt<'_> {
         let roots = index.roots(&stats).await.unwrap_or_default();
         let files = found.into_iter().zip(roots);
         files
-            .filter_map(|((file, _), found)| (found == Some(root)).then_some(file))
+            .filter_map(|((file, _), found)| (found?.root == root).then_some(file))
             .take(TRIED_MAX)
             .collect()
     }
@@ -116,7 +116,7 @@ impl Attempt<'_> {
 
 fn open_version(folder: &Folder, path: &SafePath, stat: &FileStat) -> Option<File> {
     let (file, found) = folder.open_file(path).ok()?;
-    (found == *stat).then_some(file)
+    (found.version() == stat.version()).then_some(file)
 }
 
 /// Opens the files below a folder that have the numbers of recorded ones. Links are not followed,

@@ -157,6 +157,7 @@ impl FetchError {
             Self::Partial(PartialError::NoSpace { .. } | PartialError::Exhausted { .. }) => {
                 Refusal::NoSpace
             }
+            Self::Partial(PartialError::Private { .. }) => Refusal::Denied,
             Self::Finish(FinishError::WrongRoot { .. }) => Refusal::BadChunk,
             Self::Partial(_) | Self::Finish(_) | Self::OtherFileSystem { .. } => {
                 Refusal::WriteFailed

@@ -275,6 +275,7 @@ impl Visitor {
         let shared = &self.shared;
         // Before the end of the first scan it would say that there is less than there is.
         shared.share.ready().await;
+        shared.share.refresh().await;
         let totals = shared.share.totals();
         visit
             .total_bytes

@@ -197,7 +197,7 @@ impl<Who> Answers<Who> {
                 link: is_push.then(|| link.clone()),
                 provider: offer.provider,
             }],
-            folder: self.shared.share.folder().clone(),
+            folder: self.shared.share.folder(),
             target: offer.target,
             range: None,
             overwrite: offer.overwrite,

@@ -26,6 +26,8 @@ use crate::transfers::{Direction, EndOnDrop, State, Transfer};
 
 /// Packs that one stream may leave unacknowledged: eight bytes are kept of each.
 const UNACKNOWLEDGED_MAX: usize = 1 << 20;
+/// How often a file without a hash is read where its attributes change meanwhile.
+const READ_TRIES: usize = 3;
 
 /// A pack in memory.
 struct Prepared {
@@ -210,28 +212,45 @@ fn read_file(
     if (entry.size, entry.mtime_ns) != (wanted.size, wanted.mtime_ns) {
         return Err(Refusal::SourceChanged);
     }
-    if !fill(share.roots().folder_of(&entry.path), &shared, place)? {
-        share.withdraw(&entry.path, &shared.stat);
+    if !fill(&share.roots().folder_of(&entry.path), &shared, place)? {
+        share.withdraw(&shared);
         return Err(Refusal::SourceChanged);
     }
     Ok(hash.unwrap_or_else(|| content_hash(place)))
 }
 
-/// Reads a file; `false` if it is not, or no longer, the version that is shared.
+/// Reads a file; `false` if it is not, or no longer, the version that is shared. One whose attributes
+/// changed since it was hashed is so if it still has its hash.
 fn fill(folder: &Folder, shared: &SharedFile, place: &mut [u8]) -> Result<bool, Refusal> {
-    let file = match folder.open_file(&shared.entry.path) {
-        Ok((file, stat)) if stat == shared.stat => file,
+    let version = shared.stat.version();
+    let (file, mut before) = match folder.open_file(&shared.entry.path) {
+        Ok((file, stat)) if stat.version() == version => (file, stat),
         Ok(_) | Err(OpenError::NotFound | OpenError::NotRegular | OpenError::Symlink) => {
             return Ok(false);
         }
         Err(_) => return Err(Refusal::SourceUnreadable),
     };
-    match file.read_exact_at(place, 0) {
+    for _ in 0..READ_TRIES {
+        match file.read_exact_at(place, 0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(_) => return Err(Refusal::SourceUnreadable),
+        }
         // Compared after reading: what was read is of the announced version.
-        Ok(()) => Ok(stat_of(&file).is_ok_and(|now| now == shared.stat)),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(_) => Err(Refusal::SourceUnreadable),
+        let Ok(after) = stat_of(&file) else {
+            return Ok(false);
+        };
+        if after.version() != version {
+            return Ok(false);
+        }
+        match shared.entry.hash {
+            Some(_) if after.ctime_ns == shared.stat.ctime_ns => return Ok(true),
+            Some(hash) => return Ok(content_hash(place) == hash),
+            None if after.ctime_ns == before.ctime_ns => return Ok(true),
+            None => before = after,
+        }
     }
+    Ok(false)
 }
 
 /// Hears which packs are wanted and which are durable, until the receiver has all it wants.

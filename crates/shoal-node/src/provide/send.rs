@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shoal_link::SendStream;
-use shoal_store::folder::{FileStat, Folder, stat_of};
 use shoal_store::hashing::ChunkHasher;
 use shoal_wire::message::{Encoding, FileChunk};
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Communication, Hash, NodeId, Refusal};
@@ -21,7 +20,6 @@ use super::compress::{self, Probe, Trial};
 use super::room::{ROOMS, Room};
 use super::{Provide, Serving, Stop, refuse};
 use crate::budget::{BLOCK_BYTES, Buffer};
-use crate::share::SharedFile;
 use crate::transfers::Transfer;
 
 /// Longest chunk without a known hash that is held whole, in bytes, so that it is read once; a
@@ -41,7 +39,7 @@ impl Provide {
     /// Sends the chunks asked for, in their order, and then says that they are complete.
     pub(super) async fn send_chunks(
         &self,
-        serving: &Serving,
+        serving: &Arc<Serving>,
         ranges: &ChunkRanges,
         probe: &mut Probe,
         send: &mut SendStream,
@@ -81,7 +79,7 @@ impl Provide {
     /// Reads what is to be sent next: the rest of a chunk, a block at a time, or the next chunk.
     async fn read_next(
         &self,
-        serving: &Serving,
+        serving: &Arc<Serving>,
         ahead: &mut Ahead<impl Iterator<Item = ChunkIndex>>,
         probe: &mut Probe,
     ) -> Result<Option<Parcel>, Stop> {
@@ -96,24 +94,24 @@ impl Provide {
         let read_to = part.read_to;
         let (position, end) = (part.position, part.chunk.end);
         let mut room = ROOMS.reserve(serving.to, part.room_bytes()).await;
-        let (file, stat) = (Arc::clone(&serving.file), serving.shared.stat);
+        let reading = Arc::clone(serving);
         let read = self
             .tasks
             .blocking(move || {
-                let parcel = part.read(&file, &mut room)?;
+                let parcel = part.read(&reading.file, &mut room)?;
                 // Compared after reading: what was read is of the announced version.
-                if is_unchanged(&file, &stat) {
-                    Ok(parcel)
-                } else {
-                    Err(ErrorKind::UnexpectedEof.into())
-                }
+                let stat = reading.look(&reading.file, position.index)?;
+                Ok((parcel, stat))
             })
             .await;
         ahead.within = (read_to < end).then_some(Position {
             at: read_to,
             ..position
         });
-        let parcel = read.map_err(|error: io::Error| self.unreadable(serving, &error))?;
+        let (parcel, stat) = read.map_err(|error: io::Error| self.unreadable(serving, &error))?;
+        if !self.is_trusted(serving, &stat)? {
+            serving.doubted();
+        }
         if let Some(trial) = parcel.trial {
             probe.tried(trial);
         }
@@ -130,24 +128,14 @@ impl Provide {
         }
     }
 
-    /// The same file must still lie at its path: another one may have been renamed over it.
-    async fn confirm_unchanged(&self, serving: &Serving) -> Result<(), Stop> {
-        let shared = &serving.shared;
-        if self.reach(shared, Folder::stat).await? == shared.stat {
-            Ok(())
-        } else {
-            Err(self.withdrawn(shared))
-        }
-    }
-
     /// The root, where it is known or follows from the chunks that were hashed while sending.
     async fn root_of_sent(&self, serving: &Serving) -> Option<Hash> {
         if let Some(hashes) = &serving.hashes {
             return Some(hashes.root());
         }
         let hashes = serving.all_sent()?;
-        let SharedFile { entry, stat } = &serving.shared;
-        self.share.learned(&entry.path, stat, &hashes).await;
+        let (path, stat) = (&serving.shared.entry.path, serving.trusted_stat());
+        self.share.learned(path, &stat, &hashes).await;
         Some(hashes.root())
     }
 }
@@ -345,10 +333,6 @@ impl Drop for Step {
     fn drop(&mut self) {
         ROOMS.moved(self.to);
     }
-}
-
-fn is_unchanged(file: &File, announced: &FileStat) -> bool {
-    stat_of(file).is_ok_and(|now| now == *announced)
 }
 
 fn read_blocks(file: &File, range: Range<u64>, room: &mut Room) -> io::Result<Vec<Buffer>> {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use shoal_link::StreamName;
+use shoal_store::folder::FileStat;
 use shoal_store::hashing::HashList;
 use shoal_wire::{ChunkIndex, ChunkLayout, ChunkRanges, Hash, NodeId, Refusal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::share::SharedFile;
@@ -23,6 +25,12 @@ pub(super) struct Serving {
     pub(super) accepts_zstd: bool,
     pub(super) transfer: Transfer,
     asked_bytes: AtomicU64,
+    /// The time of the attributes with which the file is known to have the content that is served.
+    trusted_ctime_ns: AtomicI64,
+    /// Since when its content is in doubt.
+    doubted: OnceLock<Instant>,
+    /// The last chunk that was verified in doubt, and with which time of attributes.
+    verified: Mutex<Option<(ChunkIndex, i64)>>,
     /// Of the chunks that were sent, where the file's hash is not known.
     sent: Mutex<Vec<Option<Hash>>>,
     over: CancellationToken,
@@ -31,7 +39,7 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn new(
         to: NodeId,
-        (shared, file): (SharedFile, File),
+        (shared, file, stat): (SharedFile, File, FileStat),
         hashes: Option<HashList>,
         accepts_zstd: bool,
         transfer: Transfer,
@@ -43,8 +51,13 @@ impl Serving {
         } else {
             layout.chunk_count() as usize
         };
+        // Without hashes nothing is known of its content before now.
+        let trusted = hashes.as_ref().map_or(&stat, |_| &shared.stat).ctime_ns;
         Self {
             to,
+            trusted_ctime_ns: AtomicI64::new(trusted),
+            doubted: OnceLock::new(),
+            verified: Mutex::new(None),
             shared,
             file: Arc::new(file),
             layout,
@@ -87,6 +100,49 @@ impl Serving {
         HashList::of_hashes(self.layout, hashes?)
     }
 
+    /// Whether the file is known to have the content that is served.
+    pub(super) fn trusts(&self, stat: &FileStat) -> bool {
+        self.trusted_ctime_ns.load(Ordering::Relaxed) == stat.ctime_ns
+    }
+
+    /// With these attributes the file has the content that is served.
+    pub(super) fn trust(&self, stat: &FileStat) {
+        self.trusted_ctime_ns
+            .store(stat.ctime_ns, Ordering::Relaxed);
+    }
+
+    /// The attributes with which the file has the content that was served.
+    pub(super) fn trusted_stat(&self) -> FileStat {
+        FileStat {
+            ctime_ns: self.trusted_ctime_ns.load(Ordering::Relaxed),
+            ..self.shared.stat
+        }
+    }
+
+    /// Since when its content is in doubt: from now on, if it was not before.
+    pub(super) fn doubted(&self) -> Instant {
+        *self.doubted.get_or_init(Instant::now)
+    }
+
+    pub(super) fn has_verified(&self, index: ChunkIndex, stat: &FileStat) -> bool {
+        *self.last_verified() == Some((index, stat.ctime_ns))
+    }
+
+    pub(super) fn verified(&self, index: ChunkIndex, stat: &FileStat) {
+        *self.last_verified() = Some((index, stat.ctime_ns));
+    }
+
+    /// Whether what is served, as far as that is known, has these hashes.
+    pub(super) fn agrees_with(&self, hashes: &HashList) -> bool {
+        if let Some(served) = &self.hashes {
+            return served.root() == hashes.root();
+        }
+        let sent = self.sent_hashes();
+        let mut pairs = sent.iter().zip(hashes.as_slice());
+        sent.len() == hashes.as_slice().len()
+            && pairs.all(|(sent, hash)| sent.is_none_or(|sent| sent == *hash))
+    }
+
     /// Waits until the request is over, or its transfer was cancelled.
     pub(super) async fn ended(&self) {
         tokio::select! {
@@ -95,7 +151,11 @@ impl Serving {
         }
     }
 
-    fn sent_hashes(&self) -> std::sync::MutexGuard<'_, Vec<Option<Hash>>> {
+    fn last_verified(&self) -> MutexGuard<'_, Option<(ChunkIndex, i64)>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent_hashes(&self) -> MutexGuard<'_, Vec<Option<Hash>>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,7 +181,7 @@ impl Requests {
         self.lock().get(&name).cloned()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<StreamName, Arc<Serving>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamName, Arc<Serving>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,7 +200,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn serving(&self) -> &Serving {
+    pub(super) fn serving(&self) -> &Arc<Serving> {
         &self.serving
     }
 }
@@ -177,7 +237,7 @@ mod tests {
         let transfer = Transfers::new().begin(Direction::Sending, path, "anna".parse().unwrap());
         let shared = SharedFile { entry, stat };
         let node = NodeId::new([1; 32]);
-        let serving = Serving::new(node, (shared, file), None, false, transfer.clone());
+        let serving = Serving::new(node, (shared, file, stat), None, false, transfer.clone());
         for index in serving.layout.indexes() {
             assert!(serving.all_sent().is_none());
             serving.sent(index, Hash::new([index.get() as u8; 32]));

@@ -22,7 +22,8 @@ pub(super) enum Content {
 /// One path of the table. 96 bytes: most of what a share of very many files costs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record {
-    /// What the disk said.
+    /// What the disk said; the time of its attributes is that at which the content was hashed, where
+    /// it was.
     pub(super) stat: FileStat,
     /// When it changed last, in changes of the whole table.
     pub(super) version: u64,
@@ -30,6 +31,9 @@ pub(super) struct Record {
     pub(super) content: Content,
     /// Parity of the last scan that saw it.
     pub(super) scan: bool,
+    /// Whether its attributes changed since it was hashed, so that it is to be hashed again. It is
+    /// offered with its hash meanwhile.
+    pub(super) is_doubtful: bool,
 }
 
 /// What a block knows of its records.
@@ -37,7 +41,7 @@ pub(super) struct Record {
 pub(super) struct Sum {
     /// The latest version.
     pub(super) version: u64,
-    /// Whether some have no hash yet.
+    /// Whether some are to be hashed.
     pub(super) has_unhashed: bool,
     /// Whether some are gone.
     pub(super) has_gone: bool,
@@ -48,12 +52,32 @@ impl Value for Record {
 
     fn add_to(&self, sum: &mut Sum) {
         sum.version = sum.version.max(self.version);
-        sum.has_unhashed |= self.content == Content::Unhashed;
+        sum.has_unhashed |= self.is_to_be_hashed();
         sum.has_gone |= self.is_gone();
     }
 }
 
 impl Record {
+    /// A scan saw the same version again. Tells whether what is announced of it is another.
+    pub(super) fn seen_again(&mut self, stat: &FileStat) -> bool {
+        let is_news = self.stat.mode != stat.mode;
+        match self.content {
+            Content::Hashed(_) => {
+                self.is_doubtful |= self.stat.ctime_ns != stat.ctime_ns;
+                self.stat.mode = stat.mode;
+            }
+            Content::Unhashed | Content::Unhashable | Content::Gone => {
+                self.content = Content::Unhashed;
+                self.stat = *stat;
+            }
+        }
+        is_news
+    }
+
+    pub(super) fn is_to_be_hashed(&self) -> bool {
+        self.content == Content::Unhashed || self.is_doubtful
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.content == Content::Gone
     }

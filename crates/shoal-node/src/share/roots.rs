@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use shoal_store::folder::{Folder, FolderError};
 use shoal_wire::{PathError, SafePath};
@@ -52,21 +52,42 @@ pub enum ChooseError {
 }
 
 /// One open folder with what counts in it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Root {
-    pub(super) folder: Folder,
-    /// The names in it that count; all where `None`.
+    folder: RwLock<Folder>,
+    /// How the folder is opened: a private one only where it is this program's own.
+    open: fn(&Path) -> Result<Folder, FolderError>,
+    /// The names in it that count, in order; all where `None`.
     pub(super) only: Option<Vec<OsString>>,
 }
 
 impl Root {
-    /// Where walks over it begin.
-    pub(super) fn starts(&self) -> Vec<PathBuf> {
-        let path = self.folder.path();
-        match &self.only {
-            None => vec![path.to_owned()],
-            Some(names) => names.iter().map(|name| path.join(name)).collect(),
+    pub(super) fn new(folder: Folder, only: Option<Vec<OsString>>) -> Self {
+        Self {
+            folder: RwLock::new(folder),
+            open: Folder::open,
+            only,
         }
+    }
+
+    pub(super) fn folder(&self) -> Folder {
+        self.folder
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Opens the folder that has its path, where that is another one than before. Blocks.
+    ///
+    /// # Errors
+    /// When there is none that may be read, or it has become private.
+    pub(super) fn open_anew(&self) -> Result<(), FolderError> {
+        let before = self.folder();
+        let opened = (self.open)(before.path())?;
+        if !opened.is_same(&before) {
+            *self.folder.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        }
+        Ok(())
     }
 }
 
@@ -77,17 +98,18 @@ pub struct Roots(Arc<Vec<Root>>);
 impl Roots {
     /// All of one folder; the paths of the share begin below it.
     pub fn whole(folder: Folder) -> Self {
-        Self(Arc::new(vec![Root { folder, only: None }]))
+        Self(Arc::new(vec![Root::new(folder, None)]))
     }
 
     /// Files and folders that a person named, each under its own name. Links in what is named are
-    /// the person's and are followed. Blocks.
+    /// the person's and are followed. `own` is a file among them that this program made for itself.
+    /// Blocks.
     ///
     /// # Errors
     /// The first one that cannot be offered.
-    pub fn chosen(paths: &[PathBuf]) -> Result<Self, ChooseError> {
+    pub fn chosen(paths: &[PathBuf], own: Option<&Path>) -> Result<Self, ChooseError> {
         let mut names: BTreeMap<SafePath, ()> = BTreeMap::new();
-        let mut parents: BTreeMap<PathBuf, Vec<OsString>> = BTreeMap::new();
+        let mut parents: BTreeMap<(PathBuf, bool), Vec<OsString>> = BTreeMap::new();
         for path in paths {
             let (parent, name) = resolve(path)?;
             let safe = SafePath::new(name.as_bytes()).map_err(|reason| ChooseError::Name {
@@ -97,23 +119,29 @@ impl Roots {
             if names.insert(safe.clone(), ()).is_some() {
                 return Err(ChooseError::Twins { name: safe });
             }
-            parents.entry(parent).or_default().push(name);
+            let is_own = own == Some(path);
+            parents.entry((parent, is_own)).or_default().push(name);
         }
         if parents.is_empty() {
             return Err(ChooseError::Nothing);
         }
-        let opened = parents.into_iter().map(|(parent, mut names)| {
+        let opened = parents.into_iter().map(|((parent, is_own), mut names)| {
             names.sort_unstable();
+            let open = if is_own {
+                Folder::open_own
+            } else {
+                Folder::open
+            };
             Ok(Root {
-                folder: Folder::open(&parent)?,
-                only: Some(names),
+                open,
+                ..Root::new(open(&parent)?, Some(names))
             })
         });
         Ok(Self(Arc::new(opened.collect::<Result<_, FolderError>>()?)))
     }
 
     /// The folder beneath which a path of the share is opened.
-    pub fn folder_of(&self, path: &SafePath) -> &Folder {
+    pub fn folder_of(&self, path: &SafePath) -> Folder {
         let first = path.as_bytes().split(|byte| *byte == b'/').next();
         let holds = |root: &&Root| match (&root.only, first) {
             (Some(names), Some(first)) => names
@@ -121,7 +149,7 @@ impl Roots {
                 .is_ok(),
             _ => true,
         };
-        &self.0.iter().find(holds).unwrap_or(&self.0[0]).folder
+        self.0.iter().find(holds).unwrap_or(&self.0[0]).folder()
     }
 
     pub(super) fn each(&self) -> &[Root] {
@@ -140,6 +168,11 @@ fn resolve(path: &Path) -> Result<(PathBuf, OsString), ChooseError> {
     if !kind.is_file() && !kind.is_dir() {
         let path = path.to_owned();
         return Err(ChooseError::NeitherFileNorFolder { path });
+    }
+    if kind.is_dir()
+        && let Err(error @ FolderError::Private { .. }) = Folder::open(&real)
+    {
+        return Err(error.into());
     }
     match (real.parent(), real.file_name()) {
         (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
@@ -161,28 +194,31 @@ mod tests {
         std::fs::create_dir(at("b")).unwrap();
         std::fs::write(at("b/note"), "x").unwrap();
         std::os::unix::fs::symlink(at("b/note"), at("a/link")).unwrap();
-        let roots = Roots::chosen(&[at("a/album/../album/"), at("b/note")]).unwrap();
+        let roots = Roots::chosen(&[at("a/album/../album/"), at("b/note")], None).unwrap();
         let folder = |path: &str| roots.folder_of(&path.parse().unwrap()).path().to_owned();
         assert_eq!(folder("album/x"), at("a").canonicalize().unwrap());
         assert_eq!(folder("note"), at("b").canonicalize().unwrap());
-        let twins = Roots::chosen(&[at("b/note"), at("a/link")]);
+        let twins = Roots::chosen(&[at("b/note"), at("a/link")], None);
         assert!(matches!(twins, Err(ChooseError::Twins { .. })));
     }
 
     #[test]
     fn what_cannot_be_sent_is_named() {
         let place = tempfile::tempdir().unwrap();
-        let gone = Roots::chosen(&[place.path().join("gone")]).unwrap_err();
+        let gone = Roots::chosen(&[place.path().join("gone")], None).unwrap_err();
         assert!(gone.to_string().contains("gone"), "{gone}");
-        let device = Roots::chosen(&["/dev/null".into()]);
+        let device = Roots::chosen(&["/dev/null".into()], None);
         assert!(matches!(
             device,
             Err(ChooseError::NeitherFileNorFolder { .. })
         ));
-        assert!(Roots::chosen(&["/".into()]).is_err());
-        assert!(matches!(Roots::chosen(&[]), Err(ChooseError::Nothing)));
+        assert!(Roots::chosen(&["/".into()], None).is_err());
+        assert!(matches!(
+            Roots::chosen(&[], None),
+            Err(ChooseError::Nothing)
+        ));
         std::fs::write(place.path().join("CON"), "x").unwrap();
-        let name = Roots::chosen(&[place.path().join("CON")]);
+        let name = Roots::chosen(&[place.path().join("CON")], None);
         assert!(matches!(name, Err(ChooseError::Name { .. })));
     }
 }

@@ -1,24 +1,22 @@
-//! A walk over a share's folder: which files it offers.
+//! A scan of a share's folder: which files it offers.
 //!
-//! Regular files only; symbolic links are neither followed nor offered. `.shoalignore` files have
-//! the syntax of `.gitignore`. Hidden files are skipped unless asked for, downloads under way
-//! always. Names that cannot travel (see [`SafePath`]) are skipped and counted. What the disk or the
-//! system could not show this time is told apart from what is gone. What is found is told some
-//! thousands at a time, so that nothing holds all of it.
+//! Regular files only, as the [walk] shows them; symbolic links are neither followed nor offered.
+//! Hidden files are skipped unless asked for. Names that cannot travel (see [`SafePath`]) are
+//! skipped and counted. What the disk or the system could not show this time is told apart from
+//! what is gone. What is found is told some thousands at a time, so that nothing holds all of it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use shoal_store::folder::FileStat;
-use shoal_store::partial;
+use shoal_store::folder::{FileStat, FolderError};
 use shoal_wire::SafePath;
 
 use super::roots::Root;
+use super::rules::{IGNORE_FILE, RulesError};
+use super::walk::{LeftOut, Met, Walk};
 
-/// File with the rules of what is not offered.
-const IGNORE_FILE: &str = ".shoalignore";
 /// Most names in one warning about what was skipped.
 const NAMED_IN_WARNING: usize = 3;
 
@@ -29,7 +27,7 @@ const TOLD_AT_ONCE: usize = 32 * 1024;
 /// A file that is offered.
 pub(super) type Found = (SafePath, FileStat);
 
-/// How a walk went.
+/// How a scan went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scanned {
     /// Whether the folder itself is there and may be read.
@@ -38,6 +36,8 @@ pub(super) struct Scanned {
     pub(super) is_complete: bool,
     /// What cannot be offered as it is.
     pub(super) skipped: Skipped,
+    /// Folders of which nothing may be offered, whatever else could not be seen.
+    pub(super) closed: Vec<Vec<u8>>,
 }
 
 impl Default for Scanned {
@@ -47,157 +47,134 @@ impl Default for Scanned {
             is_readable: true,
             is_complete: true,
             skipped: Skipped::default(),
+            closed: Vec::new(),
         }
     }
 }
 
 impl Scanned {
-    /// Another walk belongs to it.
+    /// Another root belongs to it.
     pub(super) fn and(&mut self, other: Self) {
         self.is_readable &= other.is_readable;
         self.is_complete &= other.is_complete;
         self.skipped.count += other.skipped.count;
         self.skipped.first.extend(other.skipped.first);
         self.skipped.first.truncate(NAMED_IN_WARNING);
+        self.closed.extend(other.closed);
     }
 }
 
 /// Walks a root, has each folder watched before it is read, and tells the files that are offered,
 /// each lot sorted by path.
 pub(super) fn scan(
-    walked: &Root,
+    root: &Root,
     hidden: bool,
     watch: impl Fn(&Path),
     mut tell: impl FnMut(&[Found]),
 ) -> Scanned {
-    let (root, is_whole) = (walked.folder.path(), walked.only.is_none());
-    match std::fs::read_dir(root) {
-        Err(error) if is_lasting(&error) => {
+    let mut seen = Seen::default();
+    match root.open_anew() {
+        Ok(()) => {}
+        Err(FolderError::Other { source, .. }) => seen.failed(&source),
+        Err(_) => {
             return Scanned {
                 is_readable: false,
+                closed: vec![Vec::new()],
                 ..Scanned::default()
             };
         }
-        Ok(_) | Err(_) => {}
     }
-    let walk = walk_builder(walked, hidden).build();
-    let mut walked = Walked::default();
-    if is_whole {
-        // The folder itself may be named by a link; nothing below it may.
-        watch(&root.join("."));
-    }
-    for entry in walk {
-        match entry {
-            Ok(entry) => {
-                if (entry.depth() > 0 || !is_whole)
-                    && entry.file_type().is_some_and(|kind| kind.is_dir())
-                {
-                    watch(entry.path());
-                }
-                walked.note(&entry, root);
-            }
-            Err(error) => {
-                walked.failed(error.io_error());
-                walked.skipped.count(error.to_string());
-            }
-        }
-        if walked.files.len() == TOLD_AT_ONCE {
-            walked.tell(&mut tell);
+    for met in Walk::new(root, hidden, None, watch) {
+        seen.note(met);
+        if seen.files.len() == TOLD_AT_ONCE {
+            seen.tell(&mut tell);
         }
     }
-    walked.tell(&mut tell);
-    walked.skipped.warn(root);
+    seen.tell(&mut tell);
     Scanned {
         is_readable: true,
-        is_complete: !walked.has_failed,
-        skipped: walked.skipped,
+        is_complete: !seen.has_failed,
+        skipped: seen.skipped,
+        closed: seen.closed,
     }
 }
 
 /// Whether an error says how things are, and not only that the system could not look.
 fn is_lasting(error: &io::Error) -> bool {
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    use io::ErrorKind::{
+        FileTooLarge, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound,
+        PermissionDenied,
+    };
     matches!(
         error.kind(),
-        NotFound | NotADirectory | IsADirectory | PermissionDenied
+        NotFound
+            | NotADirectory
+            | IsADirectory
+            | PermissionDenied
+            | InvalidInput
+            | FileTooLarge
+            | InvalidFilename
     )
 }
 
-fn is_below(path: &SafePath, folder: &[u8]) -> bool {
-    let rest = path.as_bytes().strip_prefix(folder);
-    rest.is_some_and(|rest| folder.is_empty() || rest.starts_with(b"/"))
-}
-
-/// A walk under the rules of what is offered: folders, files, links and whatever else is there.
-pub(super) fn walk_builder(root: &Root, hidden: bool) -> ignore::WalkBuilder {
-    let mut starts = root.starts().into_iter();
-    let mut walk = ignore::WalkBuilder::new(starts.next().unwrap_or_default());
-    for start in starts {
-        walk.add(start);
-    }
-    walk.standard_filters(false)
-        .hidden(!hidden)
-        .follow_links(false)
-        .add_custom_ignore_filename(IGNORE_FILE)
-        .filter_entry(|entry| !partial::is_partial_name(entry.file_name().as_bytes()));
-    walk
-}
-
+/// What a walk came to so far.
 #[derive(Default)]
-struct Walked {
+struct Seen {
     files: Vec<Found>,
     skipped: Skipped,
+    closed: Vec<Vec<u8>>,
     has_failed: bool,
-    /// Folders whose rules could not be read: nothing below them is offered.
-    unruled: Vec<Vec<u8>>,
 }
 
-impl Walked {
-    fn note(&mut self, entry: &ignore::DirEntry, root: &Path) {
-        let Ok(relative) = entry.path().strip_prefix(root) else {
-            return;
-        };
-        let relative = relative.as_os_str().as_bytes();
-        let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-        if (is_folder || entry.depth() == 0 && !is_file)
-            && let Err(error) = check_rules(entry.path())
-        {
-            self.failed(Some(&error));
-            let rules = entry.path().join(IGNORE_FILE);
-            let what = format!("what is below {}: {error}", rules.display());
-            self.skipped.count(what);
-            self.unruled.push(relative.to_owned());
+impl Seen {
+    fn note(&mut self, met: Met) {
+        match met {
+            Met::File(path, stat) => self.file(&path, stat),
+            Met::Folder(..) | Met::Link(..) => {}
+            Met::LeftOut(folder, why) => self.left_out(folder, &why),
+            Met::Failed(path, error) => {
+                self.failed(&error);
+                // One that vanished meanwhile is simply not there.
+                if error.kind() != io::ErrorKind::NotFound {
+                    let name = shoal_wire::escape(&path);
+                    self.skipped.count(format!("{name}: {error}"));
+                }
+            }
         }
-        if !is_file || entry.file_name() == IGNORE_FILE {
-            return;
-        }
-        let path = match SafePath::new(relative) {
-            Ok(path) => path,
+    }
+
+    fn file(&mut self, path: &[u8], stat: FileStat) {
+        match SafePath::new(path) {
+            Ok(path) if stat.entry_size().is_some() => self.files.push((path, stat)),
+            Ok(path) => self
+                .skipped
+                .count(format!("{path}: larger than the largest file")),
             Err(error) => {
-                let name = shoal_wire::escape(relative);
+                let name = shoal_wire::escape(path);
                 self.skipped.count(format!("{name}: {error}"));
-                return;
             }
-        };
-        // Folders come before what is in them.
-        if self.unruled.iter().any(|folder| is_below(&path, folder)) {
-            return;
         }
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            // One that vanished since its folder was read is simply not there.
-            Err(error) => {
-                self.failed(error.io_error());
-                return;
-            }
+    }
+
+    fn left_out(&mut self, folder: Vec<u8>, why: &LeftOut) {
+        let below = |name: &str| {
+            let path = Path::new(OsStr::from_bytes(&folder)).join(name);
+            shoal_wire::escape(path.as_os_str().as_bytes()).to_string()
         };
-        let stat = FileStat::from(&metadata);
-        if stat.entry_size().is_some() {
-            self.files.push((path, stat));
-        } else {
-            let what = format!("{path}: larger than the largest file");
-            self.skipped.count(what);
+        match why {
+            LeftOut::Private => {
+                let what = format!("{}: keys and state of shoal", below(""));
+                self.skipped.count(what);
+                self.closed.push(folder);
+            }
+            LeftOut::Unruled(error) => {
+                let what = format!("what is beside {}: {error}", below(IGNORE_FILE));
+                self.skipped.count(what);
+                match error {
+                    RulesError::Unreadable(source) if !is_lasting(source) => self.has_failed = true,
+                    _ => self.closed.push(folder),
+                }
+            }
         }
     }
 
@@ -209,18 +186,8 @@ impl Walked {
         self.files.clear();
     }
 
-    fn failed(&mut self, error: Option<&io::Error>) {
-        self.has_failed |= error.is_some_and(|error| !is_lasting(error));
-    }
-}
-
-/// Whether a folder's rules, if it has any, can be read: the walk itself takes rules that it cannot
-/// read for none.
-fn check_rules(folder: &Path) -> io::Result<()> {
-    match File::open(folder.join(IGNORE_FILE)) {
-        Ok(mut rules) => rules.read(&mut [0]).map(drop),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    fn failed(&mut self, error: &io::Error) {
+        self.has_failed |= !is_lasting(error);
     }
 }
 
@@ -241,10 +208,11 @@ impl Skipped {
         }
     }
 
-    fn warn(&self, root: &Path) {
+    /// Says so in the log.
+    pub(super) fn warn(&self) {
         if self.count > 0 {
             let first = self.first.join("; ");
-            tracing::warn!(folder = %root.display(), count = self.count, %first, "files are not offered");
+            tracing::warn!(count = self.count, %first, "files are not offered");
         }
     }
 }
@@ -258,10 +226,7 @@ mod tests {
     use super::*;
 
     fn whole(path: &Path) -> Root {
-        Root {
-            folder: Folder::open(path).unwrap(),
-            only: None,
-        }
+        Root::new(Folder::open(path).unwrap(), None)
     }
 
     #[test]
@@ -272,10 +237,8 @@ mod tests {
         for file in ["album/.raw/a", "album/b", ".note", "other"] {
             fs::write(root.join(file), file).unwrap();
         }
-        let chosen = Root {
-            only: Some(vec![".note".into(), "album".into()]),
-            ..whole(root)
-        };
+        let names = vec![".note".into(), "album".into()];
+        let chosen = Root::new(Folder::open(root).unwrap(), Some(names));
         let mut names = Vec::new();
         let tell = |found: &[Found]| {
             names.extend(found.iter().map(|(path, _)| path.to_string()));
@@ -344,14 +307,65 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_cannot_be_read_hide_what_is_below_them() {
+    fn rules_that_cannot_be_read_or_understood_hide_what_is_below_them() {
+        use std::os::unix::fs::symlink;
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        // A folder opens as a file and cannot be read as one.
-        fs::create_dir_all(root.join("a/b").join(IGNORE_FILE)).unwrap();
-        for file in ["a/b/ruled", "a/b!", "b"] {
-            fs::write(root.join(file), "x").unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let rules = |path: &str| at(path).join("b").join(IGNORE_FILE);
+        for place in [
+            "folder", "pattern", "class", "text", "long", "pipe", "gone", "good", "linked",
+        ] {
+            fs::create_dir_all(at(place).join("b/c")).unwrap();
+            for file in ["b/hidden.tmp", "b/c/hidden.tmp", "b/ok", "b!"] {
+                fs::write(at(place).join(file), "x").unwrap();
+            }
         }
-        assert_eq!(names(root, false), ["a/b!", "b"]);
+        // A folder opens as a file and cannot be read as one.
+        fs::create_dir(rules("folder")).unwrap();
+        fs::write(rules("pattern"), "*.tmp\n[z-a]\n").unwrap();
+        fs::write(rules("class"), "*.tmp\na[\n").unwrap();
+        fs::write(rules("text"), b"*.tmp\n\xff\n").unwrap();
+        fs::write(rules("long"), "*.tmp\n".repeat(20_000)).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, rules("pipe"), kind, mode, 0).unwrap();
+        symlink("nowhere", rules("gone")).unwrap();
+        fs::write(rules("good"), "\u{feff}*.tmp\r\n").unwrap();
+        symlink(rules("good"), rules("linked")).unwrap();
+        let expected = [
+            "class/b!",
+            "folder/b!",
+            "gone/b!",
+            "good/b!",
+            "good/b/ok",
+            "linked/b!",
+            "linked/b/ok",
+            "long/b!",
+            "pattern/b!",
+            "pipe/b!",
+            "text/b!",
+        ];
+        assert_eq!(names(folder.path(), false), expected);
+        let scanned = scan(&whole(folder.path()), false, |_| {}, |_| {});
+        assert_eq!((scanned.skipped.count, scanned.closed.len()), (7, 7));
+        // Rules above the root are nobody's.
+        assert_eq!(names(&at("good/b/c"), false), ["hidden.tmp"]);
+    }
+
+    #[test]
+    fn a_folder_with_keys_is_left_out_wherever_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("deep/.state");
+        fs::create_dir_all(&state).unwrap();
+        shoal_store::private::mark(&state).unwrap();
+        for file in ["deep/.state/contacts.toml", "deep/b"] {
+            fs::write(folder.path().join(file), "x").unwrap();
+        }
+        assert_eq!(names(folder.path(), true), ["deep/b"]);
+        fs::rename(&state, folder.path().join("moved")).unwrap();
+        assert_eq!(names(folder.path(), true), ["deep/b"]);
+        let root = whole(folder.path());
+        shoal_store::private::mark(folder.path()).unwrap();
+        assert!(!scan(&root, true, |_| {}, |_| {}).is_readable);
     }
 }

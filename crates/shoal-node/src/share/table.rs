@@ -14,7 +14,7 @@ use shoal_wire::{FileEntry, Hash, SafePath};
 
 use super::paths::PathMap;
 use super::record::{Content, Record};
-use super::{Batch, Rescanned, SharedFile, Totals};
+use super::{Batch, Changes, Rescanned, SharedFile, Totals};
 
 /// Bytes of an entry in a batch besides its path: size, time, mode, hash and their tags, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 72;
@@ -28,6 +28,8 @@ pub(super) struct Table {
     last_version: u64,
     total_bytes: u64,
     unhashed: u64,
+    /// How many are hashed and to be hashed again.
+    doubtful: u64,
     gone: u64,
     scan: Scan,
     /// For each follower the version up to which it was told everything.
@@ -43,6 +45,7 @@ pub(super) struct Table {
 struct Scan {
     parity: bool,
     changed: u64,
+    changes: Changes,
 }
 
 /// How far a follower has read.
@@ -138,39 +141,48 @@ impl Table {
 
     /// A scan begins: what it does not find until [`scanned`](Self::scanned) is gone.
     pub(super) fn scan_begins(&mut self) {
-        self.scan.parity = !self.scan.parity;
-        self.scan.changed = 0;
+        self.scan = Scan {
+            parity: !self.scan.parity,
+            ..Scan::default()
+        };
     }
 
-    /// Takes over some of what a scan found, sorted by path. Files whose stat is the same keep
-    /// their hash; those that could not be hashed are tried again.
+    /// Takes over some of what a scan found, sorted by path. Files of the same version keep their
+    /// hash; those that could not be hashed are tried again.
     pub(super) fn found(&mut self, files: &[(SafePath, FileStat)]) {
         let Self {
             records,
             last_version,
             total_bytes,
             unhashed,
+            doubtful,
             gone,
             scan,
             ..
         } = self;
+        let mut paths = files.iter().map(|(path, _)| path);
         records.put_all(files, |stat, known| {
+            // They are asked for in their order.
+            let path = paths.next();
             if let Some(known) = known.filter(|known| !known.is_gone()) {
-                if known.stat == *stat {
-                    let content = match known.content {
-                        Content::Unhashable => Content::Unhashed,
-                        content => content,
-                    };
-                    *unhashed += u64::from(content != known.content);
-                    let scan = scan.parity;
-                    return Record {
-                        content,
-                        scan,
+                *unhashed -= u64::from(known.content == Content::Unhashed);
+                *doubtful -= u64::from(known.is_doubtful);
+                if known.stat.version() == stat.version() {
+                    let mut record = Record {
+                        scan: scan.parity,
                         ..*known
                     };
+                    if record.seen_again(stat) {
+                        *last_version += 1;
+                        scan.changed += 1;
+                        record.version = *last_version;
+                    }
+                    *unhashed += u64::from(record.content == Content::Unhashed);
+                    *doubtful += u64::from(record.is_doubtful);
+                    return record;
                 }
                 *total_bytes -= known.stat.size;
-                *unhashed -= u64::from(known.content == Content::Unhashed);
+                scan.changes.changed(path);
             } else {
                 *gone -= u64::from(known.is_some());
             }
@@ -183,17 +195,20 @@ impl Table {
                 version: *last_version,
                 content: Content::Unhashed,
                 scan: scan.parity,
+                is_doubtful: false,
             }
         });
     }
 
-    /// A scan is over: what a complete one did not find is gone.
-    pub(super) fn scanned(&mut self, is_complete: bool) -> Rescanned {
+    /// A scan is over: what a complete one did not find is gone. Nothing at or below the `closed`
+    /// paths may stay, whatever could not be seen.
+    pub(super) fn scanned(&mut self, is_complete: bool, closed: &[Vec<u8>]) -> Rescanned {
         let parity = self.scan.parity;
         let before = self.totals().files;
         if is_complete {
             self.take_out(|record| record.scan != parity);
         } else {
+            self.close(closed);
             // The next scan must not take them for seen by itself.
             self.records.retain(
                 |_| true,
@@ -211,6 +226,30 @@ impl Table {
         }
     }
 
+    /// What the last scan found to be another version than before.
+    pub(super) fn changes(&mut self) -> Changes {
+        std::mem::take(&mut self.scan.changes)
+    }
+
+    fn close(&mut self, closed: &[Vec<u8>]) {
+        for folder in closed {
+            let below = SafePath::new(folder).ok();
+            if below.is_none() && !folder.is_empty() {
+                // What lies below a name that cannot travel was never offered.
+                continue;
+            }
+            loop {
+                let (entries, _) = self.page(below.as_ref(), None, ANNOUNCE_MAX_ENTRIES);
+                if entries.is_empty() {
+                    break;
+                }
+                for entry in entries {
+                    self.remove(&entry.path);
+                }
+            }
+        }
+    }
+
     /// Takes a file out. Tells whether it was there.
     pub(super) fn remove(&mut self, path: &SafePath) -> bool {
         let Some(record) = self.records.get(path).filter(|record| !record.is_gone()) else {
@@ -218,6 +257,7 @@ impl Table {
         };
         self.total_bytes -= record.stat.size;
         self.unhashed -= u64::from(record.content == Content::Unhashed);
+        self.doubtful -= u64::from(record.is_doubtful);
         self.last_version += 1;
         let version = self.last_version;
         if self.followers.is_empty() {
@@ -226,46 +266,75 @@ impl Table {
         self.gone += 1;
         let marked = self.records.update(path, |record| {
             (record.content, record.version) = (Content::Gone, version);
+            record.is_doubtful = false;
         });
         marked.is_some()
     }
 
-    /// Sets the hash of the version of a file that has `stat`. Tells whether that is listed.
+    /// Sets the hash that a file had when the disk said `stat` of it. Tells whether that version is
+    /// listed.
     pub(super) fn hashed(&mut self, path: &SafePath, stat: &FileStat, hash: Hash) -> bool {
-        let is_listed = self.know(path, stat, Content::Hashed(hash));
-        if is_listed && self.contents.insert(prefix_of(&hash)) {
-            self.forget_contents();
-        }
-        is_listed
+        self.know(path, stat, (Content::Hashed(hash), false))
     }
 
-    /// The file cannot be hashed as it is: it stays listed without.
+    /// Sets the hash that a file had before its attributes changed: to be computed again.
+    pub(super) fn hinted(&mut self, path: &SafePath, stat: &FileStat, hash: Hash) -> bool {
+        self.know(path, stat, (Content::Hashed(hash), true))
+    }
+
+    /// The file cannot be hashed as it is: it stays listed with what is known of it.
     pub(super) fn unhashable(&mut self, path: &SafePath, stat: &FileStat) {
-        self.know(path, stat, Content::Unhashable);
+        self.know(path, stat, (Content::Unhashable, false));
     }
 
-    fn know(&mut self, path: &SafePath, stat: &FileStat, content: Content) -> bool {
+    fn know(
+        &mut self,
+        path: &SafePath,
+        stat: &FileStat,
+        (content, is_doubtful): (Content, bool),
+    ) -> bool {
         let version = self.last_version + 1;
         let known = self.records.update(path, |record| {
-            if record.is_gone() || record.stat != *stat {
+            if record.is_gone() || record.stat.version() != stat.version() {
                 return None;
             }
-            let before = std::mem::replace(&mut record.content, content);
-            let is_news = before != content && content != Content::Unhashable;
-            if is_news {
+            let before = *record;
+            match (before.content, content) {
+                // As good as the last time; the next scan asks for another try.
+                (Content::Hashed(_), Content::Unhashable) => {}
+                // Something older than what is known.
+                (Content::Hashed(_), _)
+                    if !before.is_doubtful && stat.ctime_ns < before.stat.ctime_ns =>
+                {
+                    return Some((before, before));
+                }
+                _ => {
+                    record.content = content;
+                    record.stat.ctime_ns = stat.ctime_ns;
+                }
+            }
+            record.is_doubtful = is_doubtful;
+            if before.content != record.content && content != Content::Unhashable {
                 record.version = version;
             }
-            Some((before, is_news))
+            Some((before, *record))
         });
-        let Some(Some((before, is_news))) = known else {
+        let Some(Some((before, now))) = known else {
             return false;
         };
-        self.unhashed -= u64::from(before == Content::Unhashed);
-        self.last_version += u64::from(is_news);
+        self.unhashed -= u64::from(before.content == Content::Unhashed);
+        self.doubtful += u64::from(now.is_doubtful);
+        self.doubtful -= u64::from(before.is_doubtful);
+        self.last_version += u64::from(before.version != now.version);
+        if let Some(hash) = now.hash()
+            && self.contents.insert(prefix_of(&hash))
+        {
+            self.forget_contents();
+        }
         true
     }
 
-    /// Some of the files that have no hash yet, after `after` in path order.
+    /// Some of the files that are to be hashed, after `after` in path order.
     pub(super) fn unhashed_after(&self, after: Option<&SafePath>, limit: usize) -> Vec<SharedFile> {
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut files = Vec::new();
@@ -276,7 +345,7 @@ impl Table {
                 if files.len() == limit {
                     return ControlFlow::Break(());
                 }
-                if record.content == Content::Unhashed
+                if record.is_to_be_hashed()
                     && let Ok(path) = SafePath::new(path)
                 {
                     files.extend(record.file(path));
@@ -287,8 +356,14 @@ impl Table {
         files
     }
 
+    /// Whether some have no hash yet.
     pub(super) fn has_unhashed(&self) -> bool {
         self.unhashed > 0
+    }
+
+    /// Whether some are to be hashed, for the first time or again.
+    pub(super) fn is_to_be_hashed(&self) -> bool {
+        self.unhashed + self.doubtful > 0
     }
 
     /// Somebody follows the table from its whole listing on, until [`leave`](Self::leave).
@@ -401,7 +476,7 @@ impl Table {
     fn take_out(&mut self, is_over: impl Fn(&Record) -> bool) {
         let (last_version, gone) = (&mut self.last_version, &mut self.gone);
         let is_followed = !self.followers.is_empty();
-        let (mut bytes, mut unhashed) = (0, 0);
+        let (mut bytes, mut unhashed, mut doubtful) = (0, 0, 0);
         self.records.retain(
             |_| true,
             |record| {
@@ -410,6 +485,8 @@ impl Table {
                 }
                 bytes += record.stat.size;
                 unhashed += u64::from(record.content == Content::Unhashed);
+                doubtful += u64::from(record.is_doubtful);
+                record.is_doubtful = false;
                 *last_version += 1;
                 if is_followed {
                     (record.content, record.version) = (Content::Gone, *last_version);
@@ -420,6 +497,7 @@ impl Table {
         );
         self.total_bytes -= bytes;
         self.unhashed -= unhashed;
+        self.doubtful -= doubtful;
     }
 }
 

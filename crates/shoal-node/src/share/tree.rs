@@ -3,18 +3,15 @@
 //! Files come first and are those of the table: what is announced, and nothing else. Folders and
 //! symbolic links follow from a walk of the disk under the same rules; they are never announced.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use shoal_store::attributes::{Wanted, read_extras};
-use shoal_store::folder::{FileStat, Folder};
-use shoal_store::partial::is_partial_name;
 use shoal_wire::limits::{BATCH_TARGET_BYTES, PAGE_MAX_ENTRIES};
-use shoal_wire::manifest::{EntryKind, Extras, LinkTarget, ManifestEntry};
+use shoal_wire::manifest::{EntryKind, Extras, ManifestEntry};
 use shoal_wire::{FileEntry, SafePath};
 
 use super::Share;
-use super::scan::walk_builder;
+use super::walk::{Met, Walk};
 
 /// What an entry takes in a frame beyond its path and extended attributes, in bytes, at most.
 const ENTRY_BYTES: usize = 96;
@@ -33,9 +30,11 @@ enum Place {
     /// Among the files, after this one.
     Files(Option<SafePath>),
     /// On the walk over the root of this number, with what no longer fitted the page before.
-    Walk(usize, Box<ignore::Walk>, Option<ManifestEntry>),
+    Walk(usize, Box<TreeWalk>, Option<ManifestEntry>),
     End,
 }
+
+type TreeWalk = Walk<fn(&Path)>;
 
 impl Manifest {
     /// The manifest of what lies below `folder` in `share`, with the extras that are wanted.
@@ -60,7 +59,7 @@ impl Manifest {
                 (entries, true)
             }
             Place::Walk(root, mut walk, held) => {
-                let (entries, more) = self.walk_on((root, &mut walk), held);
+                let (entries, more) = self.walk_on(&mut walk, held);
                 self.place = match more {
                     Some(more) => Place::Walk(root, walk, Some(more)),
                     None => self.walk(root + 1),
@@ -120,29 +119,25 @@ impl Manifest {
         let Some(root) = self.share.roots().each().get(number) else {
             return Place::End;
         };
-        let path = root.folder.path();
-        let below = self.folder.as_ref().map(|folder| full_path(path, folder));
-        let mut builder = walk_builder(root, self.share.inner.hidden);
-        builder.filter_entry(move |entry| {
-            let path = entry.path();
-            let is_related = |below: &PathBuf| path.starts_with(below) || below.starts_with(path);
-            !is_partial_name(entry.file_name().as_bytes()) && below.as_ref().is_none_or(is_related)
-        });
-        Place::Walk(number, Box::new(builder.build()), None)
+        let unwatched: fn(&Path) = |_| {};
+        let walk = Walk::new(
+            root,
+            self.share.inner.hidden,
+            self.folder.clone(),
+            unwatched,
+        );
+        Place::Walk(number, Box::new(walk), None)
     }
 
     /// Goes on until a page is full: then the entry that no longer fitted comes back too.
     fn walk_on(
         &self,
-        (root, walk): (usize, &mut ignore::Walk),
+        walk: &mut TreeWalk,
         held: Option<ManifestEntry>,
     ) -> (Vec<ManifestEntry>, Option<ManifestEntry>) {
         let mut bytes = 0;
         let mut entries = Vec::new();
-        let folder = &self.share.roots().each()[root].folder;
-        let rest = walk
-            .flatten()
-            .filter_map(|entry| self.walked(folder, &entry));
+        let rest = walk.filter_map(|met| self.walked(met));
         for entry in held.into_iter().chain(rest) {
             bytes += size_of(&entry);
             if entries.len() == PAGE_MAX_ENTRIES
@@ -155,30 +150,27 @@ impl Manifest {
         (entries, None)
     }
 
-    fn walked(&self, root: &Folder, entry: &ignore::DirEntry) -> Option<ManifestEntry> {
-        let kind = entry.file_type()?;
-        if !kind.is_dir() && !kind.is_symlink() {
-            return None;
-        }
-        let relative = entry.path().strip_prefix(root.path()).ok()?;
-        let path = SafePath::new(relative.as_os_str().as_bytes()).ok()?;
+    fn walked(&self, met: Met) -> Option<ManifestEntry> {
+        let (path, stat, target) = match met {
+            Met::Folder(path, stat) => (path, stat, None),
+            Met::Link(path, stat, target) => (path, stat, Some(target)),
+            Met::File(..) | Met::LeftOut(..) | Met::Failed(..) => return None,
+        };
+        let path = SafePath::new(&path).ok()?;
         if let Some(folder) = &self.folder
             && path != *folder
             && path.below(folder).is_none()
         {
             return None;
         }
-        let stat = FileStat::from(&entry.metadata().ok()?);
-        let (kind, extras) = if kind.is_dir() {
-            let extras = || {
-                let opened = root.subfolder(&path).ok()?;
-                Some(opened.extras(self.wanted))
-            };
-            (EntryKind::Folder, self.wanted.any().then(extras).flatten())
-        } else {
-            let target = std::fs::read_link(entry.path()).ok()?;
-            let target = LinkTarget::new(target.as_os_str().as_bytes())?;
-            (EntryKind::Symlink { target }, None)
+        let extras = || {
+            let folder = self.share.roots().folder_of(&path);
+            let opened = folder.subfolder(&path).ok()?;
+            Some(opened.extras(self.wanted))
+        };
+        let (kind, extras) = match target {
+            None => (EntryKind::Folder, self.wanted.any().then(extras).flatten()),
+            Some(target) => (EntryKind::Symlink { target }, None),
         };
         Some(ManifestEntry {
             path,
@@ -188,10 +180,6 @@ impl Manifest {
             extras,
         })
     }
-}
-
-fn full_path(root: &Path, path: &SafePath) -> PathBuf {
-    root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
 fn size_of(entry: &ManifestEntry) -> usize {

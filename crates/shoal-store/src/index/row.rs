@@ -108,12 +108,15 @@ impl Row {
         }
     }
 
-    /// Whether the row is of this version of its file.
+    /// Whether the row is of this version of its file, whatever the time of its attributes.
     pub(super) fn is_version(&self, stat: &FileStat) -> bool {
         self.key() == FileKey::of(stat)
             && self.size.cast_unsigned() == stat.size
             && self.mtime_ns == stat.mtime_ns
-            && self.ctime_ns == stat.ctime_ns
+    }
+
+    pub(super) fn ctime_ns(&self) -> i64 {
+        self.ctime_ns
     }
 
     /// Whether everything but the chunk hashes is as it was stored.

@@ -21,10 +21,6 @@ async fn a_recorded_version_is_found_and_no_other() {
                 mtime_ns: 0,
                 ..stat
             },
-            FileStat {
-                ctime_ns: 0,
-                ..stat
-            },
             FileStat { size: 7, ..stat },
             FileStat { inode: 99, ..stat },
             FileStat { device: 99, ..stat },
@@ -39,6 +35,28 @@ async fn a_recorded_version_is_found_and_no_other() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn another_time_of_its_attributes_makes_an_answer_a_hint_until_it_is_forgotten() {
+    let (_root, path) = fresh();
+    let index = Index::open(&path).await.expect("opened");
+    let (stat, list) = hashed(1, 10);
+    index.record(&stat, &list).await.expect("recorded");
+    let touched = FileStat {
+        ctime_ns: stat.ctime_ns + 1,
+        mode: stat.mode ^ 0o100,
+        ..stat
+    };
+    let found = index.find(&touched).await.expect("asked");
+    assert_eq!(found, Some(list.clone()));
+    let known = KnownRoot {
+        root: list.root(),
+        ctime_ns: stat.ctime_ns,
+    };
+    assert_eq!(index.roots(&[touched]).await.expect("asked"), [Some(known)]);
+    index.forget(&[touched]).await.expect("forgotten");
+    assert_eq!(index.find(&stat).await.expect("asked"), None);
 }
 
 #[tokio::test]
@@ -66,7 +84,7 @@ async fn ten_thousand_files_are_recorded_and_answered_in_order() {
     let roots = index.roots(&stats).await.expect("asked");
     for (at, (_, list)) in files.iter().enumerate() {
         let expected = (at != 5_000).then(|| list.root());
-        assert_eq!(roots[at], expected, "{at}");
+        assert_eq!(roots[at].map(|known| known.root), expected, "{at}");
     }
     assert!(index.roots(&[]).await.expect("asked").is_empty());
 }

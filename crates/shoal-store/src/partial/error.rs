@@ -51,6 +51,12 @@ pub enum PartialError {
         /// The folder.
         path: PathBuf,
     },
+    /// It would lie where a node keeps its keys and state.
+    #[error("{} is where shoal keeps its keys and state: name another folder", path.display())]
+    Private {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A link or something else that is not ours is where a folder or the part should be.
     #[error("something else is in the way in {}: move it away", path.display())]
     Blocked {
@@ -116,6 +122,7 @@ impl From<FolderError> for PartialError {
             FolderError::Missing { path } => Self::FolderGone { path },
             FolderError::Denied { path } => Self::Denied { path },
             FolderError::NotAFolder { path } => Self::Blocked { path },
+            FolderError::Private { path } => Self::Private { path },
             FolderError::Other { path, source } => match Errno::from_io_error(&source) {
                 // A folder takes a name and a block.
                 Some(Errno::NOSPC | Errno::DQUOT) => Self::Exhausted { path },

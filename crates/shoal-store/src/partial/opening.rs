@@ -125,7 +125,10 @@ impl Wish<'_> {
         }
         let folder = match target.parent() {
             Some(parent) => folder.open_or_create(&parent)?,
-            None => folder.clone(),
+            None => {
+                folder.check_target(target)?;
+                folder.clone()
+            }
         };
         let names = Names::of(target.file_name());
         let needed = self.needed_bytes();

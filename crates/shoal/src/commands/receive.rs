@@ -399,7 +399,7 @@ impl Receiving<'_> {
             .tempdir_in(beside)
             .map_err(|error| Failure::local(format!("cannot keep the file: {error}")))?;
         let folder =
-            Folder::create(kept.path()).map_err(|error| Failure::local(error.to_string()))?;
+            Folder::open_own(kept.path()).map_err(|error| Failure::local(error.to_string()))?;
         let (offer, listing) = tokio::select! {
             listed = self.list(&folder) => listed?,
             () = interrupt.received() => return Err(interrupted()),

@@ -53,7 +53,8 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
     let name = node_name(arguments.own_name.clone(), &settings);
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
     let (paths, spool) = paths_of(&arguments, &state)?;
-    let roots = Roots::chosen(&paths).map_err(|error| Failure::local(error.to_string()))?;
+    let own = spool.as_ref().map(Spool::path);
+    let roots = Roots::chosen(&paths, own).map_err(|error| Failure::local(error.to_string()))?;
     let index = Index::open(&state.index_path())
         .await
         .map_err(|error| Failure::local(error.to_string()))?;

@@ -20,7 +20,7 @@ fn scan(table: &mut Table, files: &[(&str, FileStat)]) -> Rescanned {
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
     table.scan_begins();
     files.chunks(2).for_each(|some| table.found(some));
-    table.scanned(true)
+    table.scanned(true, &[])
 }
 
 fn scan_same(table: &mut Table, paths: &[&str]) -> Rescanned {
@@ -153,6 +153,85 @@ fn a_changed_file_loses_its_hash_and_an_unchanged_one_keeps_it() {
 }
 
 #[test]
+fn a_file_of_other_attributes_keeps_its_hash_and_is_hashed_again() {
+    let mut table = Table::default();
+    let (a, hash) = (path("a"), Hash::new([1; 32]));
+    let touched = FileStat {
+        ctime_ns: 9,
+        mode: 0o100_600,
+        ..stat(3, 5)
+    };
+    scan_same(&mut table, &["a"]);
+    table.hashed(&a, &stat(3, 5), hash);
+    assert!(!table.is_to_be_hashed());
+    let scanned = scan(&mut table, &[("a", touched)]);
+    // The mode is announced; no other version was found.
+    assert_eq!((scanned.changed, table.changes()), (1, Changes::default()));
+    let shared = table.file(&a).unwrap();
+    assert_eq!((shared.entry.hash, shared.entry.mode), (Some(hash), 0o600));
+    // Known is still only what it had before.
+    assert_eq!(shared.stat.ctime_ns, 5);
+    assert_eq!(scan(&mut table, &[("a", touched)]).changed, 0);
+    assert_eq!(table.totals().hashed, 1);
+    assert_eq!(table.unhashed_after(None, 9).len(), 1);
+    table.unhashable(&a, &touched);
+    assert!(!table.is_to_be_hashed() && table.file(&a).unwrap().entry.hash == Some(hash));
+    scan(&mut table, &[("a", touched)]);
+    let version = table.last_version();
+    table.hashed(&a, &touched, hash);
+    assert!(!table.is_to_be_hashed() && table.last_version() == version);
+    // What was known of it before does not count any more.
+    table.hashed(&a, &stat(3, 5), Hash::new([2; 32]));
+    let shared = table.file(&a).unwrap();
+    assert_eq!((shared.entry.hash, shared.stat), (Some(hash), touched));
+}
+
+#[test]
+fn a_hint_is_offered_and_hashed_again() {
+    let mut table = Table::default();
+    let (a, hash) = (path("a"), Hash::new([1; 32]));
+    scan_same(&mut table, &["a"]);
+    let before = FileStat {
+        ctime_ns: 1,
+        ..stat(3, 5)
+    };
+    assert!(table.hinted(&a, &before, hash));
+    assert!(!table.has_unhashed() && table.is_to_be_hashed());
+    assert_eq!(table.by_hash(&hash, 1)[0].stat.ctime_ns, 1);
+    scan_same(&mut table, &["a"]);
+    table.remove(&a);
+    assert!(!table.is_to_be_hashed());
+}
+
+#[test]
+fn what_changed_is_named_and_a_closed_folder_loses_what_a_scan_did_not_see() {
+    let mut table = Table::default();
+    scan_same(&mut table, &["a", "b!", "b/1", "b/2", "c"]);
+    scan(
+        &mut table,
+        &[
+            ("a", stat(4, 6)),
+            ("b!", stat(3, 5)),
+            ("b/1", stat(4, 6)),
+            ("d", stat(3, 5)),
+        ],
+    );
+    let changes = Changes {
+        changed: 2,
+        first: vec![path("a"), path("b/1")],
+        gone: 0,
+    };
+    assert_eq!(table.changes(), changes);
+    table.scan_begins();
+    assert_eq!(table.scanned(false, &[b"b".to_vec()]).removed, 1);
+    let left = table.page(None, None, 9).0;
+    assert_eq!(names(&left), ["a", "b!", "d"]);
+    table.scan_begins();
+    table.scanned(false, &[Vec::new()]);
+    assert_eq!(table.totals().files, 0);
+}
+
+#[test]
 fn files_without_a_hash_are_found_wherever_they_lie() {
     let mut table = Table::default();
     let many: Vec<String> = (0..1000).map(|number| format!("f{number:05}")).collect();
@@ -181,7 +260,7 @@ fn what_an_incomplete_scan_did_not_see_stays_and_what_was_not_hashed_is_tried_ag
     assert!(!table.has_unhashed());
     table.scan_begins();
     table.found(&[(path("a"), stat(3, 5)), (path("c"), stat(3, 5))]);
-    let scanned = table.scanned(false);
+    let scanned = table.scanned(false, &[]);
     assert_eq!((scanned.files, scanned.removed), (3, 0));
     assert_eq!(table.unhashed_after(None, 9).len(), 2);
     assert_eq!(scan_same(&mut table, &["a"]).removed, 2);

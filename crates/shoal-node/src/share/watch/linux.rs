@@ -1,9 +1,13 @@
 //! The Linux way to hear of changes: inotify.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
@@ -32,8 +36,11 @@ const READ_BYTES: usize = 16 * 1024;
 pub(crate) struct Watch {
     /// Absent where the system refused.
     events: Option<AsyncFd<OwnedFd>>,
-    /// Some folder is not watched: there are too many.
+    /// Some folder is not watched: there are too many, or one may not be.
     is_incomplete: AtomicBool,
+    /// The names that count in folders of which some were named, by the system's number of each
+    /// watch; `None` where everything counts all the same.
+    only: Mutex<BTreeMap<i32, Option<BTreeSet<OsString>>>>,
 }
 
 impl Watch {
@@ -47,6 +54,7 @@ impl Watch {
         Self {
             events: events.ok(),
             is_incomplete: AtomicBool::new(false),
+            only: Mutex::default(),
         }
     }
 
@@ -55,18 +63,52 @@ impl Watch {
         self.events.is_some() && !self.is_incomplete.load(Ordering::Relaxed)
     }
 
-    /// Watches a folder, from now on if it was not watched before.
+    /// Watches all of a folder, from now on if it was not watched before.
     pub(crate) fn folder(&self, path: &Path) {
-        let Some(events) = &self.events else { return };
-        match inotify::add_watch(events, path, CHANGES | HOW) {
-            // One that is gone or out of reach has nothing to offer either.
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {}
-            Err(error) => {
-                if !self.is_incomplete.swap(true, Ordering::Relaxed) {
-                    warn(&error.into());
+        match self.add(path) {
+            Some(Ok(number)) => {
+                if let Some(named) = self.only().get_mut(&number) {
+                    *named = None;
                 }
             }
+            // One that may not be read has nothing to offer.
+            None | Some(Err(Errno::ACCESS)) => {}
+            Some(Err(error)) => self.incomplete(error),
         }
+    }
+
+    /// Watches some names in a folder. It comes before the same folder is watched as a whole.
+    pub(crate) fn names(&self, path: &Path, names: &[OsString]) {
+        match self.add(path) {
+            Some(Ok(number)) => {
+                let mut only = self.only();
+                let named = only.entry(number).or_insert_with(|| Some(BTreeSet::new()));
+                if let Some(named) = named {
+                    named.extend(names.iter().cloned());
+                }
+            }
+            None => {}
+            Some(Err(error)) => self.incomplete(error),
+        }
+    }
+
+    /// Has the system tell of a folder; `None` where there is none.
+    fn add(&self, path: &Path) -> Option<Result<i32, Errno>> {
+        let events = self.events.as_ref()?;
+        match inotify::add_watch(events, path, CHANGES | HOW) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+            added => Some(added),
+        }
+    }
+
+    fn incomplete(&self, error: Errno) {
+        if !self.is_incomplete.swap(true, Ordering::Relaxed) {
+            warn(&error.into());
+        }
+    }
+
+    fn only(&self) -> MutexGuard<'_, BTreeMap<i32, Option<BTreeSet<OsString>>>> {
+        self.only.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what changed until now.
@@ -90,6 +132,21 @@ impl Watch {
         }
     }
 
+    /// Downloads under way are no change, and neither is the end of a watch or a name that nobody
+    /// named.
+    fn matters(&self, event: &Event<'_>) -> bool {
+        if event.events() == ReadFlags::IGNORED {
+            return false;
+        }
+        let Some(name) = event.file_name().map(|name| name.to_bytes()) else {
+            return true;
+        };
+        let only = self.only();
+        let named = only.get(&event.wd()).and_then(Option::as_ref);
+        let is_named = |named: &BTreeSet<OsString>| named.contains(OsStr::from_bytes(name));
+        !partial::is_partial_name(name) && named.is_none_or(is_named)
+    }
+
     /// Reads whatever is queued. Tells whether any of it matters.
     fn read(&self) -> bool {
         let Some(events) = &self.events else {
@@ -100,20 +157,12 @@ impl Watch {
         let mut is_news = false;
         loop {
             match reader.next() {
-                Ok(event) => is_news |= matters(&event),
+                Ok(event) => is_news |= self.matters(&event),
                 Err(Errno::INTR) => {}
                 Err(_) => return is_news,
             }
         }
     }
-}
-
-/// Downloads under way are no change, and neither is the end of a watch.
-fn matters(event: &Event<'_>) -> bool {
-    let name = event.file_name();
-    let is_download = name.is_some_and(|name| partial::is_partial_name(name.to_bytes()));
-    let is_end = event.events() == ReadFlags::IGNORED;
-    !is_download && !is_end
 }
 
 #[expect(
@@ -156,6 +205,26 @@ mod tests {
         watch.forget();
         assert!(!watch.read());
         fs::remove_dir_all(&inside).unwrap();
+        watch.changed().await;
+    }
+
+    #[tokio::test]
+    async fn of_a_folder_with_named_files_only_these_wake_until_all_of_it_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(folder.path().join(name), "content").unwrap();
+        let watch = Watch::start();
+        watch.names(folder.path(), &["note".into()]);
+        watch.names(folder.path(), &["other".into()]);
+        write("elsewhere");
+        assert!(!watch.read());
+        write("other");
+        watch.changed().await;
+        fs::rename(folder.path().join("elsewhere"), folder.path().join("note")).unwrap();
+        watch.changed().await;
+        watch.forget();
+        watch.folder(folder.path());
+        watch.names(folder.path(), &["note".into()]);
+        write("elsewhere");
         watch.changed().await;
     }
 }

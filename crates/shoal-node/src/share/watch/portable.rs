@@ -1,5 +1,6 @@
 //! Where the system tells of no changes: scans happen now and then.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 /// Watches nothing.
@@ -20,6 +21,9 @@ impl Watch {
 
     /// Does nothing.
     pub(crate) fn folder(&self, _path: &Path) {}
+
+    /// Does nothing.
+    pub(crate) fn names(&self, _path: &Path, _names: &[OsString]) {}
 
     /// Does nothing.
     pub(crate) fn forget(&self) {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use shoal_node::offer::{OfferEvent, Visit, VisitId, VisitState};
-use shoal_node::share::Skipped;
+use shoal_node::share::{Changes, Skipped};
 use shoal_wire::Hash;
 
 use super::Visits;
@@ -101,8 +101,21 @@ impl Telling {
             OfferEvent::Opened(visit) => self.opened(visit),
             OfferEvent::Finished(visit) => self.finished(visit),
             OfferEvent::Left(visit) => self.left(visit),
+            OfferEvent::Changed(changes) => self.changed(changes),
             OfferEvent::Over => {}
         }
+    }
+
+    /// Files are others than before.
+    fn changed(&self, changes: &Changes) {
+        let paths: Vec<String> = changes.first.iter().map(ToString::to_string).collect();
+        let fields = json!({
+            "paths": paths,
+            "changed": changes.changed,
+            "gone": changes.gone,
+        });
+        self.output
+            .event("changed", fields, || changes_text(changes));
     }
 
     fn ask(&self) {
@@ -234,6 +247,31 @@ impl Telling {
             several => format!("{several} receivers have everything."),
         });
     }
+}
+
+fn changes_text(changes: &Changes) -> String {
+    let named: Vec<String> = changes.first.iter().map(ToString::to_string).collect();
+    let others = changes.changed - named.len() as u64;
+    let gone = match changes.gone {
+        0 => None,
+        1 => Some("1 file is gone and is not offered any more.".to_owned()),
+        several => Some(format!(
+            "{several} files are gone and are not offered any more."
+        )),
+    };
+    let changed = match (&named[..], others) {
+        ([], _) => None,
+        ([one], 0) => Some(format!("{one} changed: the new version is offered.")),
+        (several, 0) => Some(format!(
+            "{} changed: the new versions are offered.",
+            several.join(", ")
+        )),
+        (several, others) => Some(format!(
+            "{} and {others} more changed: the new versions are offered.",
+            several.join(", ")
+        )),
+    };
+    Vec::from_iter(changed.into_iter().chain(gone)).join(" ")
 }
 
 fn who(visit: &Visit) -> Value {
