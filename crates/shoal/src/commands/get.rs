@@ -21,7 +21,7 @@ use shoal_store::folder::Folder;
 use shoal_wire::{NodeName, SafePath};
 use tokio::sync::mpsc;
 
-use self::course::Course;
+use self::course::{Course, There};
 use self::slice::{Narrowed, Slice};
 use crate::args::GetArguments;
 use crate::connect::Joined;
@@ -137,16 +137,16 @@ impl Getting<'_> {
             planned = self.plan_all(session, wanted, output) => planned?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        self.fetch(planned, interrupt, output).await
+        self.fetch(planned, interrupt, output).await.map(drop)
     }
 
-    /// Fetches what is planned, telling how far it is.
+    /// Fetches what is planned, telling how far it is; what is there then.
     async fn fetch(
         &self,
         mut planned: Vec<Planned>,
         interrupt: &mut Interrupt,
         output: &Output,
-    ) -> Result<(), Failure> {
+    ) -> Result<There, Failure> {
         let narrowed = match &self.slice {
             Some(slice) => Some(slice.narrow(&mut planned)?),
             None => None,
@@ -193,7 +193,8 @@ impl Getting<'_> {
         progress.show(&course.standing());
         let took = progress.end();
         if self.options.dry_run && !is_interrupted {
-            return course.conclude_dry(self.folder.free_bytes().ok());
+            let concluded = course.conclude_dry(self.folder.free_bytes().ok());
+            return concluded.map(|()| There::default());
         }
         course.conclude(took, is_interrupted)
     }

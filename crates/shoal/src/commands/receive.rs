@@ -4,6 +4,7 @@ mod accepting;
 mod fetching;
 mod listing;
 mod nearby;
+mod standard_output;
 mod whence;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 use self::accepting::{Accepted, Placement};
 use self::listing::Listing;
 use super::get::choose::choice;
+use super::get::course::There;
 use super::get::interrupted;
 use crate::args::ReceiveArguments;
 use crate::connect::{node_name, open_endpoint};
@@ -218,13 +220,53 @@ impl Receiving<'_> {
             listed = self.list(&folder) => listed?,
             () = interrupt.received() => return Err(interrupted()),
         };
+        let received = self.take(&folder, listing, interrupt).await;
+        self.tell(&offer, &received, interrupt).await;
+        received.map(|_| self.source.provider.name)
+    }
+
+    /// Takes what is listed, if it may; what is there then.
+    async fn take(
+        &mut self,
+        folder: &Folder,
+        listing: Listing,
+        interrupt: &mut Interrupt,
+    ) -> Result<There, Failure> {
         let accepted = tokio::select! {
-            accepted = self.accept(&folder, listing) => accepted?,
+            accepted = self.accept(folder, listing) => accepted?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        self.fetch(&folder, &accepted, interrupt).await?;
-        drop(offer);
-        Ok(self.source.provider.name)
+        self.fetch(folder, &accepted, interrupt).await
+    }
+
+    /// Tells the sender what became of it: that all is where it belongs, or why it is not.
+    async fn tell(
+        &self,
+        offer: &OpenOffer,
+        received: &Result<There, Failure>,
+        interrupt: &mut Interrupt,
+    ) {
+        let telling = async {
+            match received {
+                // The link on which the offer was opened may be gone by now.
+                Ok(there) => match self.fetcher.visit(&self.source.provider).await {
+                    Ok(offer) => offer.done(there.files, there.bytes).await,
+                    Err(_) => false,
+                },
+                Err(failure) => {
+                    offer.give_up(failure.refusal()).await;
+                    true
+                }
+            }
+        };
+        let is_told = tokio::select! {
+            is_told = telling => is_told,
+            () = interrupt.received() => false,
+        };
+        if !is_told {
+            let text = "everything is here, but the sender could not be told: it may go on waiting";
+            self.output.warn(text);
+        }
     }
 
     /// Opens the offer and hears what is in it, without taking anything.
@@ -382,53 +424,5 @@ impl Receiving<'_> {
             transfer: self.transfers.begin(Direction::Receiving, shown, name),
             transfers: self.transfers.clone(),
         }
-    }
-
-    /// Fetches the one file of the offer beside the state, verified and whole, and writes it out.
-    async fn write_out(
-        mut self,
-        beside: &Path,
-        interrupt: &mut Interrupt,
-    ) -> Result<NodeName, Failure> {
-        if self.output.is_json() {
-            let text = "standard output cannot take both the file and JSON: leave one out";
-            return Err(Failure::new(Code::Usage, text));
-        }
-        let kept = tempfile::Builder::new()
-            .prefix("stdout-")
-            .tempdir_in(beside)
-            .map_err(|error| Failure::local(format!("cannot keep the file: {error}")))?;
-        let folder =
-            Folder::open_own(kept.path()).map_err(|error| Failure::local(error.to_string()))?;
-        let (offer, listing) = tokio::select! {
-            listed = self.list(&folder) => listed?,
-            () = interrupt.received() => return Err(interrupted()),
-        };
-        let only = listing.only().cloned().ok_or_else(|| {
-            let text = "only a single file goes to standard output: choose one with --include, or a folder with -o";
-            Failure::new(Code::Usage, text)
-        })?;
-        let accepted = Accepted::new(listing, Placement::default());
-        let silent = self.output.quiet();
-        let mut quiet = Receiving {
-            output: &silent,
-            ..self
-        };
-        quiet.fetch(&folder, &accepted, interrupt).await?;
-        let name = quiet.source.provider.name;
-
-        drop(offer);
-        let path = folder.path_of(&only);
-        let copied = tokio::task::spawn_blocking(move || {
-            let mut file = std::fs::File::open(path)?;
-            std::io::copy(&mut file, &mut std::io::stdout().lock())
-        });
-        let copied = copied
-            .await
-            .map_err(std::io::Error::other)
-            .and_then(|copied| copied);
-        copied
-            .map(|_| name)
-            .map_err(|error| Failure::local(format!("cannot write it out: {error}")))
     }
 }

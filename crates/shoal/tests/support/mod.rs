@@ -14,6 +14,7 @@ mod daemon;
 pub(crate) mod disk;
 pub(crate) mod moments;
 pub(crate) mod namespace;
+pub(crate) mod people;
 mod terminal;
 
 use std::ffi::OsStr;

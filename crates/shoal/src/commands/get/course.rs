@@ -10,7 +10,7 @@ use shoal_node::plan::Planned;
 use shoal_node::transfers::{Snapshot, State, Transfer};
 use shoal_store::attributes::NotKept;
 use shoal_wire::message::Outcome;
-use shoal_wire::{NodeName, SafePath};
+use shoal_wire::{NodeName, Refusal, SafePath};
 
 use super::interrupted;
 use crate::exit::{Code, Failure};
@@ -44,6 +44,13 @@ pub(crate) struct Course {
     planned: BTreeMap<&'static str, (u64, u64)>,
     lost: BTreeMap<Lost, u64>,
     first_failure: Option<Failure>,
+}
+
+/// What is there after all, fetched or not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct There {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Bytes of several transfers together.
@@ -204,14 +211,22 @@ impl Course {
         });
     }
 
-    /// How many files are there, and what they add up to, in bytes.
-    pub(crate) fn there(&self) -> (u64, u64) {
-        (self.fetched + self.up_to_date, self.there_bytes)
-    }
-
     /// Whether nothing failed so far.
     pub(crate) fn has_all(&self) -> bool {
         self.failed == 0
+    }
+
+    /// So many files that were to come are no longer listed, or not as they were.
+    pub(crate) fn missed(&mut self, files: u64) {
+        self.files += files;
+        self.failed += files;
+        let text = match files {
+            1 => "a file that you accepted has changed or is gone at the sender: receive again to see what there is now".to_owned(),
+            files => format!("{files} files that you accepted have changed or are gone at the sender: receive again to see what there is now"),
+        };
+        let failure = Failure::new(Code::TransferFailed, text);
+        let failure = failure.told_as(Refusal::SourceChanged);
+        self.first_failure.get_or_insert(failure);
     }
 
     /// A folder was not fetched to its end.
@@ -280,8 +295,12 @@ impl Course {
         self.first_failure.get_or_insert(failure);
     }
 
-    /// Says what became of it all.
-    pub(crate) fn conclude(mut self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
+    /// Says what became of it all; what is there.
+    pub(crate) fn conclude(
+        mut self,
+        took: Duration,
+        is_interrupted: bool,
+    ) -> Result<There, Failure> {
         self.fold_ended();
         self.show_lines();
         self.show_lost();
@@ -297,7 +316,10 @@ impl Course {
         if self.failed == 0 && !is_interrupted {
             let output = self.output.clone();
             output.event("done", fields, || self.summary(took));
-            return Ok(());
+            return Ok(There {
+                files: self.fetched + self.up_to_date,
+                bytes: self.there_bytes,
+            });
         }
         self.output.machine("done", fields);
         if is_interrupted {
@@ -305,13 +327,11 @@ impl Course {
         }
         let (failed, files) = (self.failed, self.files);
         match self.first_failure {
-            Some(failure) if files > 1 => Err(Failure::new(
-                failure.code(),
-                format!(
-                    "{failed} of {files} files failed, the first: {}",
-                    failure.message()
-                ),
-            )),
+            Some(failure) if files > 1 => {
+                let (first, refusal) = (failure.message(), failure.refusal());
+                let text = format!("{failed} of {files} files failed, the first: {first}");
+                Err(Failure::new(failure.code(), text).told_as(refusal))
+            }
             Some(failure) => Err(failure),
             None => Err(Failure::new(Code::Other, "a file failed without a reason")),
         }

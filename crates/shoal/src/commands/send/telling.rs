@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use shoal_node::offer::{OfferEvent, Visit, VisitId, VisitState};
+use shoal_node::offer::{OfferEvent, Receipt, Visit, VisitId, VisitState};
 use shoal_node::share::{Changes, Skipped};
-use shoal_wire::Hash;
+use shoal_wire::{Hash, Refusal};
 
 use super::Visits;
 use crate::output::progress::{plain_bar, route_fields};
@@ -30,6 +30,7 @@ pub(super) struct Telling {
     /// Receivers that wait for a person's word, the first one asked for.
     asked: VecDeque<(VisitId, Arc<Visit>)>,
     last_event: Option<Instant>,
+    is_expired: bool,
 }
 
 impl Telling {
@@ -39,6 +40,17 @@ impl Telling {
             shown: Vec::new(),
             asked: VecDeque::new(),
             last_event: None,
+            is_expired: false,
+        }
+    }
+
+    /// Nobody new is let in.
+    pub(super) fn expired(&mut self, is_serving: bool) {
+        self.is_expired = true;
+        self.output.machine("expired", json!({}));
+        if is_serving {
+            let text = "the offer has expired: nobody new is let in, and who has begun is served to the end";
+            self.output.note(text);
         }
     }
 
@@ -102,7 +114,6 @@ impl Telling {
             OfferEvent::Finished(visit) => self.finished(visit),
             OfferEvent::Left(visit) => self.left(visit),
             OfferEvent::Changed(changes) => self.changed(changes),
-            OfferEvent::Over => {}
         }
     }
 
@@ -162,35 +173,43 @@ impl Telling {
     }
 
     fn finished(&mut self, visit: &Arc<Visit>) {
-        let VisitState::Finished { files, bytes } = visit.state() else {
+        let VisitState::Finished(receipt) = visit.state() else {
             return;
         };
         let mut fields = who(visit);
-        fields["files"] = files.into();
-        fields["bytes"] = bytes.into();
+        fields["files"] = receipt.files.into();
+        fields["bytes"] = receipt.bytes.into();
+        fields["offered_files"] = receipt.offered_files.into();
+        fields["offered_bytes"] = receipt.offered_bytes.into();
+        fields["has_everything"] = receipt.has_everything().into();
         fields["route"] = route_fields(&visit.path());
         self.drop_bar(visit);
         self.output.event("received", fields, || {
-            format!(
-                "{} has everything: {files} file(s), {}, durable there",
-                visit.name,
-                size(bytes)
-            )
+            format!("{} {}", visit.name, what_it_has(&receipt))
         });
     }
 
     fn left(&mut self, visit: &Arc<Visit>) {
         self.drop_bar(visit);
         self.shown.retain(|shown| !Arc::ptr_eq(&shown.visit, visit));
-        if visit.state() != VisitState::Left {
+        let VisitState::Left { reason, .. } = visit.state() else {
             return;
-        }
+        };
         let durable_bytes = visit.durable_bytes();
         let mut fields = who(visit);
         fields["durable_bytes"] = durable_bytes.into();
+        fields["reason"] = reason.map(Refusal::text).into();
         self.output.event("left", fields, || {
+            let reason = match reason {
+                None | Some(Refusal::Cancelled) => String::new(),
+                Some(reason) => format!(" ({})", reason.text()),
+            };
+            let after = match self.is_expired {
+                true => "",
+                false => "; the same code or ticket goes on from there",
+            };
             format!(
-                "{} left with {} so far; the same code or ticket goes on from there",
+                "{} left without everything{reason}, with {} so far{after}",
                 visit.name,
                 size(durable_bytes)
             )
@@ -233,19 +252,13 @@ impl Telling {
         }
     }
 
-    /// Says what became of it all.
-    pub(super) fn end(self, receivers: usize) {
+    /// Nothing more is told.
+    pub(super) fn end(self) {
         for shown in &self.shown {
             if let Some(bar) = &shown.bar {
                 bar.finish_and_clear();
             }
         }
-        let fields = json!({ "receivers": receivers });
-        self.output.event("done", fields, || match receivers {
-            0 => "Nobody has received everything.".to_owned(),
-            1 => "One receiver has everything.".to_owned(),
-            several => format!("{several} receivers have everything."),
-        });
     }
 }
 
@@ -272,6 +285,30 @@ fn changes_text(changes: &Changes) -> String {
         )),
     };
     Vec::from_iter(changed.into_iter().chain(gone)).join(" ")
+}
+
+/// What a receiver has, in words that stay true.
+fn what_it_has(receipt: &Receipt) -> String {
+    let Receipt {
+        files,
+        offered_files,
+        missing,
+        ..
+    } = *receipt;
+    let has = size(receipt.bytes);
+    if receipt.has_everything() {
+        return match files {
+            1 => format!("has everything: 1 file, {has}, durable there"),
+            files => format!("has everything: {files} files, {has}, durable there"),
+        };
+    }
+    let total = offered_files + missing;
+    let why = match missing {
+        0 if files < offered_files => "all that they chose",
+        0 => "and some have changed here since",
+        _ => "the rest is no longer here as it was",
+    };
+    format!("has {files} of {total} files, {has}, {why}; durable there")
 }
 
 fn who(visit: &Visit) -> Value {
