@@ -43,7 +43,7 @@ use crate::transfers::{EndOnDrop, State, Transfer};
 
 pub use error::FetchError;
 pub use links::{Greeting, OfferKey, OpenOffer};
-pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
+pub use tree::{Choose, ChooseOmitted, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
 const FILES_AT_ONCE: usize = 16;

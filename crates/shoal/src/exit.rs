@@ -58,6 +58,8 @@ codes! {
     Stalled = 12, "no progress";
     /// An offer ended before as many receivers had everything as was asked for.
     TooFewReceived = 13, "fewer received everything than was asked for";
+    /// Everything is here but what the sender left out.
+    SomeLeftOut = 14, "the sender left something out";
     /// Interrupted; the same command goes on where it stopped.
     Interrupted = 130, "interrupted";
 }
@@ -143,7 +145,8 @@ fn refusal_of(code: Code) -> Refusal {
         | Code::NoConnection
         | Code::Trust
         | Code::TransferFailed
-        | Code::TooFewReceived => Refusal::Internal,
+        | Code::TooFewReceived
+        | Code::SomeLeftOut => Refusal::Internal,
     }
 }
 

@@ -157,7 +157,7 @@ fn a_file_that_changes_after_its_receiver_said_yes_is_missed_at_both_ends() {
     asking.arg("--state-dir").arg(world.state("bob"));
     asking.env("SHOAL_CODE", &ticket);
     let mut bob = Terminal::start(&asking);
-    bob.shows("offers 2 file(s)");
+    bob.shows("offers 2 files");
     std::fs::write(&file, "first and more").unwrap();
     // Another one, who takes only that file, sees when the sender has noticed.
     eventually("the change is offered", || {
@@ -212,7 +212,7 @@ fn an_offer_that_leaves_a_file_out_is_no_success() {
     let album = world.files("anna").join("album");
     let (mut anna, offer) = send(&world, None, &["--once", argument(&album)]);
     let ticket = text(&offer, "ticket");
-    Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(0);
+    Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(14);
     let (done, code) = end_of(&mut anna);
     assert_eq!(
         (&done["receivers"], &done["left_out"]),

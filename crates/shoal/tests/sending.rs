@@ -388,9 +388,9 @@ fn what_cannot_travel_is_left_out_and_said() {
     let album = world.files("anna").join("album");
     let (mut anna, offer) = send(&world, None, &[argument(&album)]);
     let said = text(&anna.event("warning"), "message");
-    assert!(said.contains("1 file(s) cannot be sent"), "{said}");
+    assert!(said.contains("1 entry cannot be sent"), "{said}");
     assert!(said.contains("two\\nlines"), "{said}");
     let ticket = text(&offer, "ticket");
-    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(0);
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(14);
     assert_eq!(bob.event("done")["fetched"], 1);
 }

@@ -15,8 +15,8 @@ use shoal_link::Endpoint;
 use shoal_node::contacts::Contacts;
 use shoal_node::dht::Dht;
 use shoal_node::fetch::{
-    Choose, FetchError, FetchPolicy, Fetcher, Greeting, OfferKey, OpenOffer, Source, TreeEvent,
-    TreeJob, TreeOptions,
+    FetchError, FetchPolicy, Fetcher, Greeting, OfferKey, OpenOffer, Source, TreeEvent, TreeJob,
+    TreeOptions,
 };
 use shoal_node::relays::{Relays, relays_of};
 use shoal_node::state::StateDir;
@@ -30,9 +30,10 @@ use tokio::sync::mpsc;
 
 use self::accepting::{Accepted, Placement};
 use self::listing::Listing;
-use super::get::choose::choice;
+use super::get::choose::Selection;
 use super::get::course::There;
 use super::get::interrupted;
+use super::get::left_out::LeftOut;
 use crate::args::ReceiveArguments;
 use crate::connect::{node_name, open_endpoint};
 use crate::exit::{Code, Failure};
@@ -141,7 +142,7 @@ pub(super) struct How {
     max_bytes: Option<u64>,
     overwrite: bool,
     links: bool,
-    choose: Option<Choose>,
+    selection: Option<Selection>,
 }
 
 impl How {
@@ -151,7 +152,7 @@ impl How {
             max_bytes: None,
             overwrite: arguments.overwrite,
             links: arguments.links,
-            choose: choice(&arguments.include, &arguments.exclude)?,
+            selection: Selection::of(&arguments.include, &arguments.exclude)?,
         })
     }
 
@@ -169,7 +170,8 @@ impl How {
             overwrite: self.overwrite,
             links: self.links,
             policy: FetchPolicy::default(),
-            choose: self.choose.clone(),
+            choose: self.selection.as_ref().map(Selection::choose),
+            choose_omitted: self.selection.as_ref().map(Selection::choose_omitted),
             ..TreeOptions::default()
         }
     }
@@ -222,7 +224,8 @@ impl Receiving<'_> {
         };
         let received = self.take(&folder, listing, interrupt).await;
         self.tell(&offer, &received, interrupt).await;
-        received.map(|_| self.source.provider.name)
+        LeftOut::settle(received?.left_out)?;
+        Ok(self.source.provider.name)
     }
 
     /// Takes what is listed, if it may; what is there then.
@@ -295,13 +298,18 @@ impl Receiving<'_> {
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
         let listening = async {
             while let Some(event) = happened.recv().await {
-                if let TreeEvent::Planned {
-                    target,
-                    bytes,
-                    planned,
-                } = event
-                {
-                    listing.push(target, bytes, planned);
+                match event {
+                    TreeEvent::Planned {
+                        target,
+                        bytes,
+                        planned,
+                    } => listing.push(target, bytes, planned),
+                    TreeEvent::PlannedFolder { target } => listing.push_folder(target),
+                    TreeEvent::LeftOut(omission) => {
+                        listing.left_out.add(omission);
+                    }
+                    TreeEvent::LeftOutUnnamed(count) => listing.left_out.add_unnamed(count),
+                    _ => {}
                 }
             }
         };
@@ -395,7 +403,10 @@ impl Receiving<'_> {
             return Err(Failure::new(Code::Refused, text));
         }
         if listing.is_empty() {
-            let text = "there is nothing to receive: the offer is empty, or --include fits nothing";
+            let text = match listing.left_out.count() {
+                0 => "there is nothing to receive: the offer is empty, or --include fits nothing",
+                _ => "there is nothing to receive: the sender leaves everything out",
+            };
             return Err(Failure::new(Code::NotFound, text));
         }
         if !self.how.yes {

@@ -27,7 +27,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use self::ending::{Account, Ending};
-use self::standard_input::{completed, filled, paths_of};
+use self::standard_input::{Spool, completed, filled, paths_of};
 use self::telling::Telling;
 use super::contacts::unknown;
 use super::get::interrupted;
@@ -348,12 +348,13 @@ impl Sending<'_> {
 
     /// What became of it all.
     fn account(&self, ending: Ending) -> Account {
+        let left_out = self.offer.left_out();
         Account {
             ending,
             receivers: self.offer.finished(),
             receivers_wanted: self.arguments.receivers_wanted(),
             partly: self.offer.partly(),
-            left_out: self.offer.left_out().count,
+            left_out: left_out.count + left_out.ignored,
         }
     }
 

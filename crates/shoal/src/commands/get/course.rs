@@ -13,6 +13,7 @@ use shoal_wire::message::Outcome;
 use shoal_wire::{NodeName, Refusal, SafePath};
 
 use super::interrupted;
+use super::left_out::{self, LeftOut};
 use crate::exit::{Code, Failure};
 use crate::output::progress::Standing;
 use crate::output::{Output, duration, size};
@@ -43,6 +44,7 @@ pub(crate) struct Course {
     there_bytes: u64,
     planned: BTreeMap<&'static str, (u64, u64)>,
     lost: BTreeMap<Lost, u64>,
+    left_out: LeftOut,
     first_failure: Option<Failure>,
 }
 
@@ -51,6 +53,8 @@ pub(crate) struct Course {
 pub(crate) struct There {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// Entries that their provider leaves out.
+    pub(crate) left_out: u64,
 }
 
 /// Bytes of several transfers together.
@@ -106,6 +110,7 @@ impl Course {
             there_bytes: 0,
             planned: BTreeMap::new(),
             lost: BTreeMap::new(),
+            left_out: LeftOut::default(),
             first_failure: None,
         }
     }
@@ -186,6 +191,14 @@ impl Course {
                 let fields = json!({ "path": path_text(&target), "what": lost_word(what) });
                 self.output.machine("not_kept", fields);
             }
+            TreeEvent::LeftOut(omission) => {
+                let fields = left_out::fields(&omission);
+                if self.left_out.add(omission) {
+                    self.output.machine("left_out", fields);
+                }
+            }
+            TreeEvent::LeftOutUnnamed(count) => self.left_out.add_unnamed(count),
+            TreeEvent::PlannedFolder { .. } => {}
             TreeEvent::Planned {
                 target,
                 bytes,
@@ -304,10 +317,17 @@ impl Course {
         self.fold_ended();
         self.show_lines();
         self.show_lost();
+        let left_out = self.left_out.count();
+        if left_out > 0 && !is_interrupted {
+            let lines = self.left_out.lines();
+            self.output
+                .note(&format!("left out by the sender:\n{lines}"));
+        }
         let fields = json!({
             "fetched": self.fetched,
             "up_to_date": self.up_to_date,
             "failed": self.failed,
+            "left_out": left_out,
             "bytes": self.past.received_bytes,
             "reused": self.past.reused_bytes,
             "seconds": took.as_secs_f64(),
@@ -319,6 +339,7 @@ impl Course {
             return Ok(There {
                 files: self.fetched + self.up_to_date,
                 bytes: self.there_bytes,
+                left_out,
             });
         }
         self.output.machine("done", fields);
@@ -346,6 +367,7 @@ impl Course {
         let needed_bytes = fetch.1 + replace.1;
         let fields = json!({
             "fetch": fetch.0, "replace": replace.0, "up_to_date": there.0, "differs": differs.0,
+            "left_out": self.left_out.count(),
             "bytes": needed_bytes, "free_bytes": free_bytes, "folder": self.folder,
         });
         self.output.event("plan", fields, || {
@@ -353,6 +375,7 @@ impl Course {
             for (count, what) in [
                 (replace.0, "replacing others"),
                 (there.0, "more are there already"),
+                (self.left_out.count(), "left out by the sender"),
                 (
                     differs.0,
                     "would fail: a different file is there (see --overwrite)",

@@ -5,7 +5,7 @@
 //! the sender lists no more is missed in the end. A folder that would land among files of somebody
 //! else goes into a fresh one beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,12 +36,10 @@ impl Placement {
             .iter()
             .map(|file| file.path.as_bytes())
             .collect();
-        let folders = listing
-            .files()
-            .iter()
-            .map(|file| (top_of(&file.path), &file.path))
-            .filter(|(top, path)| top != *path);
-        let tops: BTreeSet<SafePath> = folders.map(|(top, _)| top).collect();
+        let files = listing.files().iter().map(|file| &file.path);
+        let with_files = files.filter_map(|path| Some(top_of(&path.parent()?)));
+        let folders = listing.folders().iter().map(top_of);
+        let tops: BTreeSet<SafePath> = with_files.chain(folders).collect();
         let mut moved = BTreeMap::new();
         for top in tops {
             let mut number = 1;
@@ -140,6 +138,8 @@ struct Files {
     hasher: RandomState,
     /// Which of them are there.
     arrived: Vec<AtomicBool>,
+    /// Of the target of each folder.
+    folders: HashSet<u64>,
     others: AtomicU64,
 }
 
@@ -148,6 +148,10 @@ impl Files {
     fn position(&self, target: &SafePath, bytes: u64) -> Option<usize> {
         let hash = self.hasher.hash_one((target, bytes));
         self.hashes.binary_search(&hash).ok()
+    }
+
+    fn has_folder(&self, target: &SafePath) -> bool {
+        self.folders.contains(&self.hasher.hash_one(target))
     }
 
     fn has_arrived(&self, position: usize) -> bool {
@@ -165,11 +169,16 @@ impl Accepted {
         hashes.sort_unstable();
         hashes.dedup();
         let arrived = hashes.iter().map(|_| AtomicBool::new(false)).collect();
+        let folders = listing.folders().iter();
+        let folders = folders
+            .map(|folder| hasher.hash_one(placement.target_of(folder)))
+            .collect();
         Self {
             files: Arc::new(Files {
                 hashes,
                 hasher,
                 arrived,
+                folders,
                 others: AtomicU64::new(0),
             }),
             placement,
@@ -193,10 +202,12 @@ impl Accepted {
                 None if placement.0.contains_key(&top_of(below)) => return false,
                 None => Some(below.clone()),
             };
-            let EntryKind::File { size, .. } = kind else {
-                return true;
-            };
             let target = path.map(|path| placement.target_of(&path));
+            let size = match kind {
+                EntryKind::File { size, .. } => size,
+                EntryKind::Folder => return target.is_some_and(|target| files.has_folder(&target)),
+                EntryKind::Symlink { .. } => return true,
+            };
             let accepted = target.and_then(|target| files.position(&target, size.bytes()));
             match accepted {
                 Some(position) => !files.has_arrived(position),

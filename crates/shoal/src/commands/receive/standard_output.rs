@@ -12,6 +12,7 @@ use super::accepting::{Accepted, Placement};
 use super::listing::Listing;
 use crate::commands::get::course::There;
 use crate::commands::get::interrupted;
+use crate::commands::get::left_out::LeftOut;
 use crate::exit::{Code, Failure};
 use crate::interrupt::Interrupt;
 use crate::output::unwritable;
@@ -44,7 +45,8 @@ impl Receiving<'_> {
         };
         let received = quiet.take_out(&folder, listing, interrupt).await;
         quiet.tell(&offer, &received, interrupt).await;
-        received.map(|_| quiet.source.provider.name)
+        LeftOut::settle(received?.left_out)?;
+        Ok(quiet.source.provider.name)
     }
 
     /// Takes the one file that is listed, and writes it out.

@@ -30,7 +30,7 @@ pub(super) struct Account {
     /// Who have all that they chose, and not everything.
     pub(super) partly: usize,
     /// Files that were named and could not be offered: nobody has them.
-    pub(super) left_out: usize,
+    pub(super) left_out: u64,
 }
 
 impl Account {
@@ -63,8 +63,10 @@ impl Account {
         if self.receivers >= self.receivers_wanted.unwrap_or(1) as usize {
             let text = match self.left_out {
                 0 => return None,
-                1 => format!("{standing} that could be sent, but one file was left out"),
-                count => format!("{standing} that could be sent, but {count} files were left out"),
+                1 => format!("{standing} that could be sent, but 1 entry was left out"),
+                count => {
+                    format!("{standing} that could be sent, but {count} entries were left out")
+                }
             };
             return Some(Failure::new(Code::TooFewReceived, text));
         }
@@ -138,7 +140,7 @@ mod tests {
         };
         let failure = ended.failure().expect("not all was sent");
         assert_eq!(failure.code(), Code::TooFewReceived);
-        assert!(failure.message().contains("2 files were left out"));
+        assert!(failure.message().contains("2 entries were left out"));
     }
 
     #[test]

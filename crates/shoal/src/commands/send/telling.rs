@@ -11,6 +11,7 @@ use shoal_node::share::{Changes, Skipped};
 use shoal_wire::{Hash, Refusal};
 
 use super::Visits;
+use crate::commands::get::left_out;
 use crate::output::progress::{plain_bar, route_fields};
 use crate::output::{Output, path_place, path_text, round_trip, size};
 
@@ -64,12 +65,16 @@ impl Telling {
 
     /// Not everything that was named can be sent.
     pub(super) fn left_out(&self, skipped: &Skipped) {
-        if skipped.count > 0 {
-            self.output.warn(&format!(
-                "{} file(s) cannot be sent and are left out: {}",
-                skipped.count,
-                skipped.first.join("; ")
-            ));
+        left_out::tell_sender(&skipped.named, skipped.count, &self.output);
+        if skipped.ignored > 0 {
+            let fields = json!({ "entries": skipped.ignored });
+            self.output
+                .event("ignored", fields, || match skipped.ignored {
+                    1 => "1 entry is hidden by a .shoalignore and not sent.".to_owned(),
+                    hidden => {
+                        format!("{hidden} entries are hidden by a .shoalignore and not sent.")
+                    }
+                });
         }
     }
 
