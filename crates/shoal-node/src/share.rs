@@ -372,7 +372,7 @@ impl Inner {
         }
     }
 
-    /// Scans; tells too whether the scan was complete.
+    /// Scans; tells too whether the scan saw all that there may be.
     async fn scan(self: &Arc<Self>, watch: &Arc<Watch>) -> (Result<Rescanned, ShareError>, bool) {
         let withdrawn = std::mem::take(&mut *lock(&self.withdrawn));
         let started = Instant::now();
@@ -401,7 +401,7 @@ impl Inner {
         };
         (
             went.is_readable.then_some(scanned).ok_or_else(unreadable),
-            went.is_complete,
+            went.is_complete && went.is_readable,
         )
     }
 

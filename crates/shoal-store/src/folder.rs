@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use shoal_wire::manifest::{Extras, LinkTarget};
 use shoal_wire::{FileSize, SafePath};
 
+use crate::partial::is_partial_name;
 use crate::{attributes, platform, private};
 
 pub use listing::{Kind, Listing};
@@ -103,9 +104,18 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// It holds a node's keys and state, or lies below such a folder.
-    #[error("{} is where shoal keeps its keys and state: name another folder", path.display())]
+    #[error(
+        "{} is where shoal keeps its keys and state, as .shoal-state or identity.pem in it or above it says: name another folder",
+        path.display()
+    )]
     Private {
         /// The folder.
+        path: PathBuf,
+    },
+    /// A name in the path is of the kind that unfinished files and private folders have.
+    #[error("{} has a name that is kept for shoal's own files: name another one", path.display())]
+    ReservedName {
+        /// What was to be made.
         path: PathBuf,
     },
     /// Something else failed.
@@ -245,6 +255,18 @@ impl Folder {
         self.open_regular(path, flags)
     }
 
+    /// Refuses a path at which nothing may be made because of a name in it.
+    ///
+    /// # Errors
+    /// [`FolderError::ReservedName`].
+    pub fn check_name(&self, path: &SafePath) -> Result<(), FolderError> {
+        if path.names().any(is_partial_name) {
+            let path = self.path_of(path);
+            return Err(FolderError::ReservedName { path });
+        }
+        Ok(())
+    }
+
     /// Refuses a path at which nothing may be made because it lies in a private folder, as far as
     /// the folders of the path are there.
     ///
@@ -353,6 +375,7 @@ impl Folder {
         path: &SafePath,
         created: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
     ) -> Result<(Self, bool), FolderError> {
+        self.check_name(path)?;
         match self.subfolder(path) {
             Err(FolderError::Missing { .. }) => {}
             opened => {

@@ -4,7 +4,8 @@
 //! Ed25519 key called [`KEY`], which counts too where it cannot be read. So it is found under
 //! whatever name, mount or link it is reached, also when another process made it, or it was moved
 //! or copied while somebody looked. Whoever makes such a folder marks it before the first key is
-//! in it.
+//! in it. The marker's name is one of those that [nothing received may
+//! have](crate::partial::is_partial_name), so nobody else makes a folder private by it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -161,6 +162,9 @@ mod tests {
                 "{target}"
             );
         }
+        // What would make a folder private is not received into it either.
+        let marking = folder.create_dirs(&MARKER.parse().expect("a path"));
+        assert!(matches!(marking, Err(FolderError::ReservedName { .. })));
         assert!(!state.join("new").exists() && !state.join("deep/new").exists());
         folder
             .create_dirs(&"a/other".parse().expect("a path"))

@@ -77,6 +77,17 @@ impl Root {
             .clone()
     }
 
+    /// The paths in the share at which it begins.
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        match &self.only {
+            None => vec![Vec::new()],
+            Some(names) => names
+                .iter()
+                .map(|name| name.as_bytes().to_owned())
+                .collect(),
+        }
+    }
+
     /// Opens the folder that has its path, where that is another one than before. Blocks.
     ///
     /// # Errors

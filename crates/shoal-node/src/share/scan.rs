@@ -78,7 +78,7 @@ pub(super) fn scan(
         Err(_) => {
             return Scanned {
                 is_readable: false,
-                closed: vec![Vec::new()],
+                closed: root.names(),
                 ..Scanned::default()
             };
         }

@@ -52,7 +52,10 @@ pub enum PartialError {
         path: PathBuf,
     },
     /// It would lie where a node keeps its keys and state.
-    #[error("{} is where shoal keeps its keys and state: name another folder", path.display())]
+    #[error(
+        "{} is where shoal keeps its keys and state, as .shoal-state or identity.pem in it or above it says: name another folder",
+        path.display()
+    )]
     Private {
         /// The folder.
         path: PathBuf,
@@ -123,6 +126,7 @@ impl From<FolderError> for PartialError {
             FolderError::Denied { path } => Self::Denied { path },
             FolderError::NotAFolder { path } => Self::Blocked { path },
             FolderError::Private { path } => Self::Private { path },
+            FolderError::ReservedName { .. } => Self::ReservedName,
             FolderError::Other { path, source } => match Errno::from_io_error(&source) {
                 // A folder takes a name and a block.
                 Some(Errno::NOSPC | Errno::DQUOT) => Self::Exhausted { path },

@@ -205,6 +205,7 @@ impl Folders {
 
     /// The folder that holds `target`, made where it is missing.
     pub(super) fn holding(&mut self, target: &SafePath) -> Result<Folder, FolderError> {
+        self.root.check_name(target)?;
         let Some(parent) = target.parent() else {
             return Ok(self.root.clone());
         };
