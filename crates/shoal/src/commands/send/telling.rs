@@ -189,7 +189,6 @@ impl Telling {
         self.output.event("left", fields, || {
             let name = &visit.name;
             let left = match reason {
-                // What it has stays there, but where it wrote to standard output.
                 None | Some(Refusal::Cancelled) => {
                     format!("{name} left with {} so far", size(durable_bytes))
                 }
