@@ -105,7 +105,8 @@ fn who_chose_a_part_has_that_and_the_offer_goes_on_waiting_for_one_who_takes_eve
     let (mut anna, offer) = send(&world, None, &["--once", argument(&album)]);
     let ticket = text(&offer, "ticket");
     let chosen = ["-y", "--include", "*.txt"];
-    Ended::of(&mut receive(&world, "bob", &ticket, &chosen)).expect(0);
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &chosen)).expect(0);
+    assert_eq!(bob.stderr, "", "what was not chosen is nothing to warn of");
     let received = anna.event("received");
     assert_eq!(
         (&received["files"], &received["offered_files"]),

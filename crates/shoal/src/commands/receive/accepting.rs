@@ -192,8 +192,9 @@ impl Accepted {
         std::iter::once((None, None)).chain(moved).collect()
     }
 
-    /// What of one of these trees was accepted, and is not there yet.
-    pub(super) fn choose(&self, remote: Option<&SafePath>) -> Choose {
+    /// What of one of these trees was accepted, and is not there yet. What `wanted` leaves out was
+    /// never asked for: nobody has to hear of it.
+    pub(super) fn choose(&self, remote: Option<&SafePath>, wanted: Option<Choose>) -> Choose {
         let (files, remote) = (Arc::clone(&self.files), remote.cloned());
         let placement = self.placement.clone();
         Arc::new(move |below, kind| {
@@ -202,6 +203,10 @@ impl Accepted {
                 None if placement.0.contains_key(&top_of(below)) => return false,
                 None => Some(below.clone()),
             };
+            let is_wanted = |path| wanted.as_ref().is_none_or(|wanted| wanted(path, kind));
+            if !path.as_ref().is_none_or(is_wanted) {
+                return false;
+            }
             let target = path.map(|path| placement.target_of(&path));
             let size = match kind {
                 EntryKind::File { size, .. } => size,
@@ -289,10 +294,15 @@ mod tests {
     #[test]
     fn only_what_was_shown_is_taken() {
         let accepted = Accepted::new(listing(&["album/a", "note"]), Placement::default());
-        let choose = accepted.choose(None);
+        let choose = accepted.choose(None, None);
         assert!(choose(&"album/a".parse().unwrap(), &file(5)));
         assert!(!choose(&"album/a".parse().unwrap(), &file(6)), "grown");
         assert!(!choose(&"album/hidden".parse().unwrap(), &file(5)));
+        assert_eq!(accepted.files.others.load(Ordering::Relaxed), 2);
+        let wanted: Choose = Arc::new(|path, _| path.as_bytes() == b"note");
+        let choose = accepted.choose(None, Some(wanted));
+        assert!(choose(&"note".parse().unwrap(), &file(5)));
+        assert!(!choose(&"album/left-out".parse().unwrap(), &file(5)));
         assert_eq!(accepted.files.others.load(Ordering::Relaxed), 2);
     }
 
@@ -305,7 +315,7 @@ mod tests {
         let offer = listing(&["album/a", "note"]);
         let placement = Placement::beside(&folder, &offer);
         let accepted = Accepted::new(offer, placement);
-        let album = accepted.choose(Some(&"album".parse().unwrap()));
+        let album = accepted.choose(Some(&"album".parse().unwrap()), None);
         let a = "a".parse().unwrap();
         assert!(album(&a, &file(5)));
         assert_eq!(accepted.missing(), 2);

@@ -66,7 +66,7 @@ impl Receiving<'_> {
             let mut before = None;
             loop {
                 let options = TreeOptions {
-                    choose: Some(accepted.choose(remote.as_ref())),
+                    choose: Some(accepted.choose(remote.as_ref(), self.how.choose.clone())),
                     ..self.how.options()
                 };
                 let job = self.job(folder, (remote.clone(), target.clone()), options);

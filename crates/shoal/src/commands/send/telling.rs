@@ -205,19 +205,17 @@ impl Telling {
         fields["durable_bytes"] = durable_bytes.into();
         fields["reason"] = reason.map(Refusal::text).into();
         self.output.event("left", fields, || {
-            let reason = match reason {
-                None | Some(Refusal::Cancelled) => String::new(),
-                Some(reason) => format!(" ({})", reason.text()),
+            let name = &visit.name;
+            let left = match reason {
+                None | Some(Refusal::Cancelled) => {
+                    format!("{name} left with {} so far", size(durable_bytes))
+                }
+                Some(reason) => format!("{name} left without everything: {}", reason.text()),
             };
-            let after = match self.is_expired {
-                true => "",
-                false => "; the same code or ticket goes on from there",
-            };
-            format!(
-                "{} left without everything{reason}, with {} so far{after}",
-                visit.name,
-                size(durable_bytes)
-            )
+            match self.is_expired {
+                true => left,
+                false => format!("{left}; the same code or ticket still works"),
+            }
         });
     }
 
