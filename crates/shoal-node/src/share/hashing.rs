@@ -111,9 +111,7 @@ async fn hash(inner: &Arc<Inner>, files: Vec<SharedFile>) {
         return;
     }
     let (paths, hashes): (Vec<SafePath>, Vec<(FileStat, HashList)>) = hashed.into_iter().unzip();
-    if let Err(error) = inner.index.record_many(&hashes).await {
-        tracing::warn!(%error, "hashes were not kept and will be computed again");
-    }
+    inner.kept(inner.index.record_many(&hashes).await);
     let mut table = inner.table();
     let mut is_news = false;
     for (path, (stat, hashes)) in paths.iter().zip(&hashes) {
