@@ -14,6 +14,8 @@ use shoal_node::share::ShareError;
 use shoal_node::state::StateError;
 use shoal_server::control::client::ControlError;
 use shoal_server::server::StartError;
+use shoal_store::database::Fault;
+use shoal_store::index::IndexError;
 use shoal_wire::Refusal;
 
 use crate::output::Output;
@@ -110,6 +112,12 @@ impl Failure {
         Self::new(Code::Local, message)
     }
 
+    /// The state folder is in the way, or its disk has no room.
+    fn of_state(error: impl std::fmt::Display, is_full: bool) -> Self {
+        let code = if is_full { Code::NoSpace } else { Code::Local };
+        Self::new(code, error.to_string())
+    }
+
     /// The code.
     pub(crate) fn code(&self) -> Code {
         self.code
@@ -180,7 +188,20 @@ pub(crate) fn code_of(refusal: Refusal) -> Code {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::local(error.to_string())
+        match &error {
+            StateError::Io { source, .. } if Fault::from(source) == Fault::Full => {
+                let text = format!("{error}: make room on its disk and run it again");
+                Self::of_state(text, true)
+            }
+            _ => Self::of_state(error, false),
+        }
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        let is_full = error.fault() == Fault::Full;
+        Self::of_state(error, is_full)
     }
 }
 
@@ -198,7 +219,8 @@ impl From<BindError> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::local(error.to_string())
+        let is_full = error.is_no_room();
+        Self::of_state(error, is_full)
     }
 }
 

@@ -247,10 +247,12 @@ impl Skipped {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::ffi::OsStrExt;
 
     use shoal_store::folder::Folder;
 
     use super::*;
+    use crate::share::rules::IGNORE_FILE;
 
     fn whole(path: &Path) -> Root {
         Root::new(Folder::open(path).unwrap(), None)

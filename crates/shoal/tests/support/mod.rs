@@ -12,6 +12,7 @@
 
 mod daemon;
 pub(crate) mod disk;
+pub(crate) mod https;
 pub(crate) mod moments;
 pub(crate) mod namespace;
 pub(crate) mod people;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::accepting::Accepted;
 use super::{EVENTS_WAITING, Receiving};
+use crate::commands::get::choose::Selection;
 use crate::commands::get::course::{Course, There};
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -66,7 +67,10 @@ impl Receiving<'_> {
             let mut before = None;
             loop {
                 let options = TreeOptions {
-                    choose: Some(accepted.choose(remote.as_ref(), self.how.choose.clone())),
+                    choose: Some(accepted.choose(
+                        remote.as_ref(),
+                        self.how.selection.as_ref().map(Selection::choose),
+                    )),
                     ..self.how.options()
                 };
                 let job = self.job(folder, (remote.clone(), target.clone()), options);
