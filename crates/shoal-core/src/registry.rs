@@ -164,21 +164,35 @@ impl Registry {
         }
     }
 
-    /// Checks that an announce batch is the next one of its connection, and counts it as taken.
+    /// Checks that an announce batch is the next one of its connection.
     ///
     /// # Errors
     /// [`Refusal::Unexpected`] from a connection that does not count (any more), and
     /// [`Refusal::StaleAnnounce`] for a batch that was taken before or skips one.
+    pub fn expects_announce(&self, connection: ConnectionId, sequence: u64) -> Result<(), Refusal> {
+        let node = self.by_connection.get(&connection);
+        let peer = node.and_then(|node| self.peers.get(node));
+        let peer = peer.ok_or(Refusal::Unexpected)?;
+        if sequence == peer.next_sequence {
+            Ok(())
+        } else {
+            Err(Refusal::StaleAnnounce)
+        }
+    }
+
+    /// An announce batch was taken: the next one has the number after it.
+    ///
+    /// # Errors
+    /// As [`expects_announce`](Self::expects_announce).
     pub fn handle_announce(
         &mut self,
         connection: ConnectionId,
         sequence: u64,
     ) -> Result<(), Refusal> {
-        let peer = self.peer_mut(connection).ok_or(Refusal::Unexpected)?;
-        if sequence != peer.next_sequence {
-            return Err(Refusal::StaleAnnounce);
+        self.expects_announce(connection, sequence)?;
+        if let Some(peer) = self.peer_mut(connection) {
+            peer.next_sequence += 1;
         }
-        peer.next_sequence += 1;
         Ok(())
     }
 

@@ -115,6 +115,11 @@ fn announces_count_up_by_one_within_a_connection() {
             .handle_announce(ConnectionId(connection), sequence)
     };
     assert_eq!(announce(&mut script, 1, 1), Err(Refusal::StaleAnnounce));
+    // One that could not be taken is expected again.
+    for _ in 0..2 {
+        let expected = script.registry.expects_announce(ConnectionId(1), 0);
+        assert_eq!(expected, Ok(()));
+    }
     assert_eq!(announce(&mut script, 1, 0), Ok(()));
     assert_eq!(announce(&mut script, 1, 0), Err(Refusal::StaleAnnounce));
     assert_eq!(announce(&mut script, 1, 1), Ok(()));

@@ -7,7 +7,7 @@
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use noq::VarInt;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Directory;
-use crate::endpoint::Servers;
+use crate::endpoint::{EndpointContext, Servers};
 use crate::link::Link;
 use crate::roaming;
 use crate::socket::canonical;
@@ -46,7 +46,7 @@ const READY_LINKS: usize = 64;
 pub(crate) struct Acceptor {
     pub(crate) quic: noq::Endpoint,
     pub(crate) servers: Servers,
-    pub(crate) goodbye: Arc<OnceLock<Refusal>>,
+    pub(crate) context: Arc<EndpointContext>,
     pub(crate) closing: CancellationToken,
 }
 
@@ -126,8 +126,8 @@ impl Acceptor {
                 };
                 match incoming.accept_with(Arc::clone(config)) {
                     Ok(connecting) => {
-                        let goodbye = Arc::clone(&self.goodbye);
-                        pending.spawn(complete(connecting, remote, goodbye, links.clone()));
+                        let context = Arc::clone(&self.context);
+                        pending.spawn(complete(connecting, remote, context, links.clone()));
                     }
                     Err(error) => tracing::debug!(%remote, %error, "handshake refused"),
                 }
@@ -140,13 +140,13 @@ impl Acceptor {
 async fn complete(
     connecting: noq::Connecting,
     remote: SocketAddr,
-    goodbye: Arc<OnceLock<Refusal>>,
+    context: Arc<EndpointContext>,
     links: mpsc::Sender<Link>,
 ) -> Option<noq::Connection> {
     match tokio::time::timeout(HANDSHAKE_LIMIT, connecting).await {
         Ok(Ok(connection)) if asks_for_its_address(&connection) => return Some(connection),
         Ok(Ok(connection)) => {
-            if let Some(link) = Link::direct(connection, remote, goodbye) {
+            if let Some(link) = Link::direct(connection, remote, context) {
                 // Closed endpoints take no more links; dropping it closes it.
                 let _ = links.send(link).await;
             }
@@ -175,7 +175,7 @@ fn asks_for_its_address(connection: &noq::Connection) -> bool {
 /// admitted by a relay, or was punched through to.
 pub(crate) async fn roam(
     (endpoint, relays): (iroh::Endpoint, Directory),
-    goodbye: Arc<OnceLock<Refusal>>,
+    context: Arc<EndpointContext>,
     links: mpsc::Sender<Link>,
 ) {
     let mut pending = JoinSet::new();
@@ -188,8 +188,8 @@ pub(crate) async fn roam(
                     incoming.refuse();
                     continue;
                 }
-                let (goodbye, links) = (Arc::clone(&goodbye), links.clone());
-                pending.spawn(complete_roaming((incoming, relays.clone()), goodbye, links));
+                let (context, links) = (Arc::clone(&context), links.clone());
+                pending.spawn(complete_roaming((incoming, relays.clone()), context, links));
             }
         }
     }
@@ -197,7 +197,7 @@ pub(crate) async fn roam(
 
 async fn complete_roaming(
     (incoming, relays): (iroh::endpoint::Incoming, Directory),
-    goodbye: Arc<OnceLock<Refusal>>,
+    context: Arc<EndpointContext>,
     links: mpsc::Sender<Link>,
 ) {
     let Some(remote) = roaming::origin(incoming.remote_addr(), &relays) else {
@@ -205,7 +205,7 @@ async fn complete_roaming(
     };
     match tokio::time::timeout(HANDSHAKE_LIMIT, incoming.into_future()).await {
         Ok(Ok(connection)) => {
-            if let Some(link) = Link::roaming((connection, relays), remote, goodbye) {
+            if let Some(link) = Link::roaming((connection, relays), remote, context) {
                 // Closed endpoints take no more links; dropping it closes it.
                 let _ = links.send(link).await;
             }

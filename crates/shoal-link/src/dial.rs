@@ -269,7 +269,7 @@ impl Endpoint {
         Link::roaming(
             (connection, roaming.relays().clone()),
             remote,
-            Arc::clone(&self.inner.goodbye),
+            Arc::clone(&self.inner.context),
         )
         .ok_or(DialError::VersionUnsupported)
     }
@@ -338,7 +338,7 @@ impl<'a> Attempts<'a> {
                 },
             })?;
         let connection = connecting.await.map_err(DialError::from_connection)?;
-        Link::direct(connection, address, Arc::clone(&self.endpoint.goodbye))
+        Link::direct(connection, address, Arc::clone(&self.endpoint.context))
             .ok_or(DialError::VersionUnsupported)
     }
 }

@@ -22,7 +22,7 @@ use crate::accept::{self, Acceptor};
 use crate::certificate::ServerCertificate;
 use crate::identity::Identity;
 use crate::link::Link;
-use crate::moving;
+use crate::networks::Networks;
 use crate::roaming::{CLOSE_LIMIT, Relay, Roaming, RoamingConfig};
 use crate::socket::{self, BindError, Family, canonical};
 use crate::tls::{self, Protocol};
@@ -54,12 +54,21 @@ pub struct Endpoint {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What an endpoint has in common with its links.
+#[derive(Debug)]
+pub(crate) struct EndpointContext {
+    /// What it said when it closed.
+    pub(crate) goodbye: OnceLock<Refusal>,
+    /// Where the machine is.
+    pub(crate) networks: Networks,
+}
+
 pub(crate) struct Inner {
     pub(crate) quic: noq::Endpoint,
     pub(crate) family: Family,
     pub(crate) transports: Transports,
     pub(crate) node_certificate: Arc<CertifiedKey>,
-    pub(crate) goodbye: Arc<OnceLock<Refusal>>,
+    pub(crate) context: Arc<EndpointContext>,
     identity: Identity,
     local_addr: SocketAddr,
     ready: Mutex<mpsc::Receiver<Link>>,
@@ -77,10 +86,6 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the address cannot be had or the identity does not fit TLS; see [`BindError`].
-    #[expect(
-        clippy::unused_async,
-        reason = "needs a running runtime, which a caller in async code has for certain"
-    )]
     pub async fn bind(config: EndpointConfig) -> Result<Self, BindError> {
         let tls_failed = |reason| BindError::Tls { reason };
         let node_certificate = config.identity.certified_key().map_err(tls_failed)?;
@@ -110,21 +115,22 @@ impl Endpoint {
         )
         .map_err(failed)?;
 
-        let goodbye = Arc::new(OnceLock::new());
         let closing = CancellationToken::new();
+        let stops_accepting = closing.clone().drop_guard();
+        let context = Arc::new(EndpointContext {
+            goodbye: OnceLock::new(),
+            networks: Networks::follow(&quic, &closing).await,
+        });
         let (links, ready) = accept::ready();
         let is_answering = servers.is_some();
         if let Some(servers) = servers {
             let acceptor = Acceptor {
                 quic: quic.clone(),
                 servers,
-                goodbye: Arc::clone(&goodbye),
+                context: Arc::clone(&context),
                 closing: closing.clone(),
             };
             accept::start(acceptor, links.clone());
-        }
-        if config.roaming.is_some() {
-            moving::follow(&quic, &closing);
         }
         let identity = config.identity.clone();
         let roaming = config
@@ -137,15 +143,15 @@ impl Endpoint {
                 family,
                 transports,
                 node_certificate,
-                goodbye,
+                context,
                 identity: config.identity,
                 ready: Mutex::new(ready),
                 links: links.downgrade(),
                 _links: is_answering.then_some(links),
                 roaming,
                 roams: Once::new(),
-                _stops_accepting: closing.clone().drop_guard(),
                 closing,
+                _stops_accepting: stops_accepting,
             }),
         })
     }
@@ -202,7 +208,7 @@ impl Endpoint {
     /// Closes every link with the reason and waits, at most a second, for the goodbyes to leave.
     /// The first call's reason counts.
     pub async fn close(&self, refusal: Refusal) {
-        let said = *self.inner.goodbye.get_or_init(|| refusal);
+        let said = *self.inner.context.goodbye.get_or_init(|| refusal);
         self.inner.closing.cancel();
         self.inner
             .quic
@@ -228,9 +234,9 @@ impl Inner {
         };
         let ways = (endpoint.clone(), roaming.relays().clone());
         self.roams.call_once(|| {
-            let (closing, goodbye) = (self.closing.clone(), Arc::clone(&self.goodbye));
+            let (closing, context) = (self.closing.clone(), Arc::clone(&self.context));
             tokio::spawn(async move {
-                let answering = accept::roam(ways, goodbye, links);
+                let answering = accept::roam(ways, context, links);
                 closing.run_until_cancelled(answering).await;
             });
         });

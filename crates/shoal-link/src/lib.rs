@@ -24,7 +24,7 @@ mod homing;
 mod https;
 mod identity;
 mod link;
-mod moving;
+mod networks;
 mod relay;
 mod roaming;
 mod socket;

@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use noq::{ConnectionError, PathId, Side, TransportErrorCode, VarInt};
+use noq::congestion::Controller;
+use noq::{ConnectionError, PathId, PathStats, Side, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
 use shoal_wire::{NodeId, Refusal};
 
 use crate::directory::Directory;
+use crate::endpoint::EndpointContext;
 use crate::identity::node_id_in;
-use crate::moving::is_on_own_network;
 use crate::socket::canonical;
 use crate::stream::Stream;
 use crate::tls::Protocol;
@@ -91,17 +92,17 @@ pub struct LivePath {
 }
 
 /// What this side said when it closed: the link by itself, or the whole endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Goodbye {
     of_link: OnceLock<Refusal>,
-    of_endpoint: Arc<OnceLock<Refusal>>,
+    endpoint: Arc<EndpointContext>,
 }
 
 impl Goodbye {
     pub(crate) fn explain(&self, error: ConnectionError) -> LinkError {
         match error {
             ConnectionError::LocallyClosed => {
-                let said = self.of_link.get().or_else(|| self.of_endpoint.get());
+                let said = self.of_link.get().or_else(|| self.endpoint.goodbye.get());
                 LinkError::ClosedHere(said.copied().unwrap_or(Refusal::Done))
             }
             ConnectionError::ApplicationClosed(close) => {
@@ -155,6 +156,7 @@ struct Shared {
     remote_id: Option<NodeId>,
     protocol: Protocol,
     first_remote: SocketAddr,
+    endpoint: Arc<EndpointContext>,
     goodbye: Arc<Goodbye>,
 }
 
@@ -162,16 +164,17 @@ impl Shared {
     fn new(
         (remote_id, protocol): (Option<NodeId>, Protocol),
         remote: SocketAddr,
-        of_endpoint: Arc<OnceLock<Refusal>>,
+        endpoint: Arc<EndpointContext>,
     ) -> Self {
         let goodbye = Goodbye {
             of_link: OnceLock::new(),
-            of_endpoint,
+            endpoint: Arc::clone(&endpoint),
         };
         Self {
             remote_id,
             protocol,
             first_remote: canonical(remote),
+            endpoint,
             goodbye: Arc::new(goodbye),
         }
     }
@@ -183,7 +186,7 @@ impl Link {
     pub(crate) fn direct(
         connection: noq::Connection,
         remote: SocketAddr,
-        endpoint_goodbye: Arc<OnceLock<Refusal>>,
+        endpoint: Arc<EndpointContext>,
     ) -> Option<Self> {
         let protocol = connection
             .handshake_data()?
@@ -197,7 +200,7 @@ impl Link {
         if connection.side() == Side::Server && remote_id.is_none() {
             return None;
         }
-        let shared = Shared::new((remote_id, protocol), remote, endpoint_goodbye);
+        let shared = Shared::new((remote_id, protocol), remote, endpoint);
         Some(Self {
             carrier: Carrier::Direct(connection),
             shared: Arc::new(shared),
@@ -208,11 +211,11 @@ impl Link {
     pub(crate) fn roaming(
         (connection, relays): (iroh::endpoint::Connection, Directory),
         remote: SocketAddr,
-        endpoint_goodbye: Arc<OnceLock<Refusal>>,
+        endpoint: Arc<EndpointContext>,
     ) -> Option<Self> {
         let protocol = Protocol::from_alpn(connection.alpn())?;
         let remote_id = NodeId::new(*connection.remote_id().as_bytes());
-        let shared = Shared::new((Some(remote_id), protocol), remote, endpoint_goodbye);
+        let shared = Shared::new((Some(remote_id), protocol), remote, endpoint);
         Some(Self {
             carrier: Carrier::Roaming(connection, relays),
             shared: Arc::new(shared),
@@ -311,20 +314,10 @@ impl Link {
     fn direct_path(&self, connection: &noq::Connection) -> LivePath {
         let path = connection.path(PathId::ZERO);
         let remote = path.as_ref().and_then(|path| path.remote_address().ok());
+        let remote = remote.unwrap_or(self.shared.first_remote);
         let stats = path.map(|path| path.stats()).unwrap_or_default();
         let controller = connection.congestion_state(PathId::ZERO);
-        let remote = remote.map_or(self.shared.first_remote, canonical);
-        LivePath {
-            kind: PathKind::Direct,
-            remote,
-            is_on_lan: is_on_own_network(remote.ip()),
-            rtt: stats.rtt,
-            smallest_rtt: controller
-                .and_then(congestion::smallest_rtt)
-                .unwrap_or(stats.rtt),
-            lost_packets: stats.lost_packets,
-            mtu_bytes: stats.current_mtu,
-        }
+        self.live_path((PathKind::Direct, remote), &stats, controller)
     }
 
     fn roaming_path(
@@ -340,13 +333,22 @@ impl Link {
         };
         let paths = connection.paths();
         let stats = id.and_then(|id| paths.get(id)).map(|path| path.stats());
-        let stats = stats.unwrap_or_default();
         let controller = id.and_then(|id| connection.congestion_state(id));
+        self.live_path((kind, remote), &stats.unwrap_or_default(), controller)
+    }
+
+    fn live_path(
+        &self,
+        (kind, remote): (PathKind, SocketAddr),
+        stats: &PathStats,
+        controller: Option<Box<dyn Controller>>,
+    ) -> LivePath {
         let remote = canonical(remote);
+        let networks = &self.shared.endpoint.networks;
         LivePath {
             kind,
             remote,
-            is_on_lan: kind == PathKind::Punched && is_on_own_network(remote.ip()),
+            is_on_lan: kind != PathKind::Relayed && networks.contain(remote.ip()),
             rtt: stats.rtt,
             smallest_rtt: controller
                 .and_then(congestion::smallest_rtt)

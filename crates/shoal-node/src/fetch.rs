@@ -34,7 +34,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use self::donors::Known;
 use self::links::Links;
-use self::receive::Attempt;
+use self::receive::{Attempt, LeftOpen};
 use crate::open_files::fetches_at_once;
 use crate::relays::Relays;
 use crate::share::Share;
@@ -43,7 +43,7 @@ use crate::transfers::{EndOnDrop, State, Transfer};
 
 pub use error::FetchError;
 pub use links::{Greeting, OfferKey, OpenOffer};
-pub use tree::{Choose, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
+pub use tree::{Choose, ChooseOmitted, Lost, Planned, TreeEvent, TreeJob, TreeOptions};
 
 /// Files fetched at once: enough to hide a round trip and a disk sync per small file.
 const FILES_AT_ONCE: usize = 16;
@@ -301,15 +301,16 @@ impl Fetcher {
     async fn try_sources(&self, job: &FetchJob) -> Result<Fetched, FetchError> {
         let mut sources = job.sources.clone();
         let mut last = FetchError::NoSource;
+        let left = LeftOpen::default();
         loop {
             let before = job.transfer.snapshot().durable_bytes;
             let mut remaining = Vec::new();
             for source in sources {
-                let mut result = self.try_source(job, &source).await;
+                let mut result = self.try_source(job, &source, &left).await;
                 if let Err(FetchError::Stalled { .. }) = result {
                     // The path may have died without a word: once more over a new link.
                     self.links.forget(source.provider.node);
-                    result = self.try_source(job, &source).await;
+                    result = self.try_source(job, &source, &left).await;
                 }
                 let error = match result {
                     Ok(fetched) => return Ok(fetched),
@@ -354,7 +355,12 @@ impl Fetcher {
         }
     }
 
-    async fn try_source(&self, job: &FetchJob, source: &Source) -> Result<Fetched, FetchError> {
+    async fn try_source(
+        &self,
+        job: &FetchJob,
+        source: &Source,
+        left: &LeftOpen,
+    ) -> Result<Fetched, FetchError> {
         let provider = &source.provider;
         job.transfer.joined(&provider.name);
         job.transfer.sized(provider.entry.size.bytes());
@@ -364,6 +370,7 @@ impl Fetcher {
             tasks: &self.tasks,
             share: self.share.as_ref(),
             known: self.known.as_ref(),
+            left,
         };
         if let Some(link) = &source.link {
             return attempt.run(link).await;

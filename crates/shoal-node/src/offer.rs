@@ -3,16 +3,19 @@
 //! The offer owns a secret, perhaps a code, and the visits of receivers. A receiver is let in by
 //! the secret of a ticket; a code leads to a ticket that is good for that one node. A visit lasts
 //! as long as the stream on which the receiver asked to be let in; while it does, requests for
-//! files on the same link are answered, all others are denied. What happens is told as
-//! [`OfferEvent`]s.
+//! files on the same link are answered, all others are denied. Once it has expired, or enough
+//! receivers have everything, it is closed: nobody new is let in, and who had begun is served to
+//! the end, also after a lost link. What happens is told as [`OfferEvent`]s.
 
+mod closing;
 mod codes;
+mod receipt;
 mod visits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_link::{Endpoint, LivePath};
 use shoal_wire::message::Addresses;
@@ -20,6 +23,7 @@ use shoal_wire::offer::Via;
 use shoal_wire::{Code, Hash, NodeId, NodeName, OfferSecret, OfferTicket};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::codes::Guesses;
 use crate::session::{Session, own_addresses};
@@ -28,6 +32,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
 pub use codes::CodeStop;
+pub use receipt::Receipt;
 pub use visits::{Visit, VisitState};
 
 /// What the secret of a content is derived for (BLAKE3 key derivation context).
@@ -54,9 +59,9 @@ pub struct OfferOptions {
     pub asks: bool,
     /// Whether everybody is let in who knows the hash of what is offered, which is one file.
     pub by_hash: bool,
-    /// After how many receivers have everything it is over.
+    /// How many receivers are enough, each with everything; `None` where as many may come as like.
     pub receivers: Option<u32>,
-    /// How long it lasts.
+    /// How long receivers may begin.
     pub lifetime: Duration,
     /// The branch on which it runs.
     pub tasks: Tasks,
@@ -87,8 +92,6 @@ pub enum OfferEvent {
     Finished(Arc<Visit>),
     /// A receiver is gone.
     Left(Arc<Visit>),
-    /// As many receivers as were wanted have everything.
-    Over,
     /// What is offered changed on the disk; the new versions are offered.
     Changed(Changes),
 }
@@ -111,7 +114,12 @@ struct Shared {
     throttle: Throttle,
     asks: bool,
     receivers: Option<u32>,
+    /// Of its tickets.
     expires_at_s: u64,
+    /// By the clock that no one sets.
+    expires_at: Instant,
+    /// Cancelled once enough receivers have everything.
+    enough: CancellationToken,
     tasks: Tasks,
     events: broadcast::Sender<OfferEvent>,
     issued: Mutex<Issued>,
@@ -134,7 +142,10 @@ struct Issued {
     next_visit: u64,
     visits: BTreeMap<VisitId, Arc<Visit>>,
     waiting: BTreeMap<VisitId, oneshot::Sender<bool>>,
+    /// Who has everything.
     finished: BTreeSet<NodeId>,
+    /// Who has all that it chose, and not everything.
+    partly: BTreeSet<NodeId>,
 }
 
 impl Offer {
@@ -149,6 +160,8 @@ impl Offer {
             asks: options.asks,
             receivers: options.receivers,
             expires_at_s,
+            expires_at: Instant::now() + options.lifetime,
+            enough: CancellationToken::new(),
             tasks: options.tasks,
             events: broadcast::Sender::new(EVENTS_KEPT),
             issued: Mutex::new(Issued {
@@ -163,6 +176,7 @@ impl Offer {
                 visits: BTreeMap::new(),
                 waiting: BTreeMap::new(),
                 finished: BTreeSet::new(),
+                partly: BTreeSet::new(),
             }),
         });
         let events = shared.events.subscribe();
@@ -196,14 +210,19 @@ impl Offer {
         self.shared.ticket(secret)
     }
 
-    /// The hash of the one file, once it is known, where that opens the offer.
+    /// The hash of the one file, once it is known, where that opens the offer to newcomers.
     pub fn content(&self) -> Option<Hash> {
-        self.shared.content()
+        self.shared.content().filter(|_| !self.shared.is_over())
     }
 
     /// What was to be offered and cannot be, once all has been looked at.
     pub async fn skipped(&self) -> Skipped {
         self.shared.share.ready().await;
+        self.shared.share.skipped()
+    }
+
+    /// What was to be offered and could not be, by the last look at it.
+    pub fn left_out(&self) -> Skipped {
         self.shared.share.skipped()
     }
 
@@ -244,6 +263,11 @@ impl Offer {
     /// How many receivers have everything.
     pub fn finished(&self) -> usize {
         self.shared.issued().finished.len()
+    }
+
+    /// How many receivers have all that they chose, and not everything.
+    pub fn partly(&self) -> usize {
+        self.shared.issued().partly.len()
     }
 }
 
@@ -318,10 +342,6 @@ impl Shared {
         issued.via = Some(via);
     }
 
-    fn is_over(&self) -> bool {
-        now_s() >= self.expires_at_s
-    }
-
     /// The hash of the one file, where that opens the offer.
     fn content(&self) -> Option<Hash> {
         if !self.issued().by_hash {
@@ -345,13 +365,6 @@ impl Shared {
         let of_all = issued.secret.as_ref() == Some(secret);
         let of_node = issued.of_nodes.get(&node) == Some(secret);
         of_all || of_node
-    }
-
-    /// Whether `node` is one receiver too many.
-    fn is_enough_for(&self, node: NodeId) -> bool {
-        let issued = self.issued();
-        let enough = |receivers: u32| issued.finished.len() >= receivers as usize;
-        self.receivers.is_some_and(enough) && !issued.finished.contains(&node)
     }
 }
 

@@ -92,10 +92,18 @@ pub enum Event {
         /// The address that it sees for this peer.
         observed: SocketAddr,
     },
-    /// The whole share is announced.
+    /// The whole share is announced, for the first time or after waiting.
     Announced {
         /// How many files.
         files: u64,
+    },
+    /// The server takes no announcements for the time being. The session goes on, and
+    /// [`Announced`](Self::Announced) follows when it has taken what waits.
+    Waiting {
+        /// Why.
+        reason: String,
+        /// How long after each try it is tried again.
+        retry_in: Duration,
     },
     /// The session ended, and the next try comes after `retry_in`.
     Disconnected {

@@ -16,12 +16,13 @@ mod tree;
 mod walk;
 mod watch;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_store::folder::{FileStat, Folder};
 use shoal_store::hashing::HashList;
-use shoal_store::index::Index;
+use shoal_store::index::{Index, IndexError};
 use shoal_wire::{FileEntry, Hash, SafePath};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
@@ -144,6 +145,7 @@ struct Inner {
     roots: Roots,
     hidden: bool,
     index: Index,
+    is_cache_failing: AtomicBool,
     tasks: Tasks,
     table: Mutex<Table>,
     skipped: Mutex<Skipped>,
@@ -176,6 +178,7 @@ impl Share {
             roots: options.roots,
             hidden: options.hidden,
             index,
+            is_cache_failing: AtomicBool::new(false),
             tasks: tasks.clone(),
             table: Mutex::default(),
             skipped: Mutex::default(),
@@ -357,10 +360,25 @@ impl Inner {
         self.changed.send_replace(version);
     }
 
-    async fn learned(&self, paths: &[SafePath], hashed: &[(FileStat, HashList)]) {
-        if let Err(error) = self.index.record_many(hashed).await {
-            tracing::warn!(%error, "hashes were not kept and will be computed again");
+    /// Says once that the cache takes no hashes, and once that it does again.
+    fn kept(&self, outcome: Result<(), IndexError>) {
+        match outcome {
+            Ok(()) if self.is_cache_failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!("hashes are kept again");
+            }
+            Ok(()) => {}
+            Err(error) if self.is_cache_failing.swap(true, Ordering::Relaxed) => {
+                tracing::debug!(%error, "hashes are not kept");
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "hashes cannot be kept: all files are offered and served, and those that are hashed meanwhile are hashed again after a restart",
+            ),
         }
+    }
+
+    async fn learned(&self, paths: &[SafePath], hashed: &[(FileStat, HashList)]) {
+        self.kept(self.index.record_many(hashed).await);
         let mut table = self.table();
         let mut is_listed = false;
         for (path, (stat, hashes)) in paths.iter().zip(hashed) {

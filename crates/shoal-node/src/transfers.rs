@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shoal_core::rate::FlowId;
@@ -67,7 +67,7 @@ pub struct Snapshot {
     pub state: State,
     /// How long it took, or has taken so far.
     pub elapsed: Duration,
-    /// Verified per second, in bytes, over the last seconds; 0 when it is over.
+    /// Moved over the network per second, in bytes, over the last seconds; 0 when it is over.
     pub bytes_per_second: u64,
     /// How it travels, once that is known.
     pub route: Option<LivePath>,
@@ -110,8 +110,8 @@ struct Shared {
     durable_bytes: AtomicU64,
     /// Taken by the network, in small steps: shows that a slow transfer lives.
     handed_bytes: AtomicU64,
-    /// Set once: what was there when it first counted.
-    resumed_bytes: OnceLock<u64>,
+    /// Content that came or went, in bytes: only ever grows.
+    moved_bytes: AtomicU64,
     reused_bytes: AtomicU64,
     throttle: Throttle,
     stop: CancellationToken,
@@ -150,7 +150,8 @@ impl Transfer {
         let mut told = shared.told();
         let verified_bytes = shared.verified_bytes.load(Ordering::Relaxed);
         let bytes_per_second = if told.state == State::Active {
-            told.speed.handle_count(verified_bytes, Instant::now());
+            let moved_bytes = shared.moved_bytes.load(Ordering::Relaxed);
+            told.speed.handle_count(moved_bytes, Instant::now());
             told.speed.bytes_per_second()
         } else {
             0
@@ -181,13 +182,9 @@ impl Transfer {
         self.0.verified_bytes.load(Ordering::Relaxed)
     }
 
-    /// How much has come since it began, in bytes: what is verified, less what was there before
-    /// and what was found on this machine.
+    /// How much content came over the network, in bytes, what had to come twice included.
     pub fn received_bytes(&self) -> u64 {
-        let before = self.0.resumed_bytes.get().copied().unwrap_or(0);
-        self.verified_bytes()
-            .saturating_sub(before)
-            .saturating_sub(self.reused_bytes())
+        self.0.moved_bytes.load(Ordering::Relaxed)
     }
 
     /// How much was found on this machine and not fetched, in bytes.
@@ -253,15 +250,21 @@ impl Transfer {
         }
     }
 
-    /// So many bytes more are verified.
+    /// So many bytes more came, or went, and are verified.
     pub fn verified(&self, bytes: u64) {
+        self.0.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.resumed(bytes);
+    }
+
+    /// So many bytes more are verified that an earlier try had fetched.
+    pub fn resumed(&self, bytes: u64) {
         self.0.verified_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// So many bytes more are verified that were on this machine already.
     pub fn reused(&self, bytes: u64) {
         self.0.reused_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.verified(bytes);
+        self.resumed(bytes);
     }
 
     /// The network took so many bytes more, as they travel.
@@ -282,10 +285,10 @@ impl Transfer {
 
     /// It counts from `bytes` again: that much is there, and nothing more.
     pub fn restarted(&self, bytes: u64) {
-        let _first = self.0.resumed_bytes.get_or_init(|| bytes);
         self.0.durable_bytes.store(bytes, Ordering::Relaxed);
         self.0.verified_bytes.store(bytes, Ordering::Relaxed);
-        self.0.told().speed = speed_from(bytes);
+        let moved_bytes = self.0.moved_bytes.load(Ordering::Relaxed);
+        self.0.told().speed = speed_from(moved_bytes);
     }
 
     /// It is over; the first end counts.
@@ -386,7 +389,7 @@ impl Transfers {
             verified_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
             handed_bytes: AtomicU64::new(0),
-            resumed_bytes: OnceLock::new(),
+            moved_bytes: AtomicU64::new(0),
             reused_bytes: AtomicU64::new(0),
             throttle: table.throttle.clone(),
             stop: CancellationToken::new(),

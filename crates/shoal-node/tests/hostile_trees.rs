@@ -9,7 +9,10 @@ use shoal_link::Link;
 use shoal_node::fetch::{FetchError, TreeOptions};
 use shoal_node::requests::{answer, converse};
 use shoal_store::hashing::content_hash;
-use shoal_wire::manifest::{EntryKind, LinkTarget, ManifestEntry, PackFile, PackFiles};
+use shoal_wire::manifest::{
+    EntryKind, LinkTarget, ManifestEntry, Omission, OmissionReason, OmittedPath, PackFile,
+    PackFiles,
+};
 use shoal_wire::message::{Bounded, Encoding, ManifestRequest, Pack, PackGet, PackedFile};
 use shoal_wire::{Communication, FileSize, Hash, Refusal, Scope};
 use support::content::{Content, path};
@@ -95,6 +98,37 @@ async fn a_wrong_file_in_a_pack_is_never_named_and_the_liar_is() {
             left.iter().all(|name| name == Path::new("tree")),
             "{left:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_names_omissions_without_end_or_without_any_is_not_heard_out() {
+    let omission = Omission {
+        path: OmittedPath::truncated(b"tree/\x1b[2J").expect("a path"),
+        reason: OmissionReason::Name,
+    };
+    for named in [4096, 0] {
+        let omissions = vec![omission.clone(); named];
+        let liar = Scripted::start("liar", move |mut requested: Requested| {
+            let omissions = omissions.clone();
+            async move {
+                loop {
+                    let omissions = Bounded::truncated(omissions.clone());
+                    let count = u64::MAX;
+                    let message = Communication::ManifestOmissions { count, omissions };
+                    requested.say(&message).await?;
+                }
+            }
+        })
+        .await;
+        let receiver = Receiver::new().await;
+        let source = liar.source(&Content::new("x", 1, 1).entry);
+        let (fetched, _) = receiver
+            .fetch_tree(source, "tree", TreeOptions::default())
+            .await;
+        let error = fetched.unwrap_err();
+        assert!(matches!(&error, FetchError::Misbehaved { .. }), "{error}");
+        assert!(error.to_string().contains("liar"), "{error}");
     }
 }
 

@@ -75,7 +75,7 @@ impl Answers {
             observed: link.path().remote.ip(),
         };
         match request {
-            Communication::FileAnnounce(announce) => self.announce(&announce, link).await,
+            Communication::FileAnnounce(announce) => self.announce(&announce).await,
             Communication::FileList(list) => self.list(list).await,
             Communication::Search { text, limit } => self.search(&text, limit).await,
             Communication::Locate {
@@ -111,11 +111,7 @@ impl Answers {
         }
     }
 
-    async fn announce(
-        &self,
-        announce: &FileAnnounce,
-        link: &Link,
-    ) -> Result<Communication, ErrorReport> {
+    async fn announce(&self, announce: &FileAnnounce) -> Result<Communication, ErrorReport> {
         let unexpected = || refused(Refusal::Unexpected, "only a serving peer announces files");
         let connection = self.connection.ok_or_else(unexpected)?;
         let turn = self.announcing.acquire().await;
@@ -127,19 +123,18 @@ impl Answers {
         };
         let files_after = before + announce.added.len() as u64;
         self.within_quota(files_after)?;
-        let roster = &self.coordinator.roster;
-        let next = roster.announced(connection, announce.sequence).await;
-        next.map_err(|refusal| refused(refusal, format_args!("batch {}", announce.sequence)))?;
-        let taken = self
-            .coordinator
-            .catalog
-            .apply(&self.node, &self.name, announce)
-            .await;
-        let totals = taken.map_err(|error| {
-            // The batch cannot be sent again under its number: the peer must start over.
-            link.close(Refusal::Internal);
-            catalog_failed(error)
-        })?;
+        let (roster, catalog) = (&self.coordinator.roster, &self.coordinator.catalog);
+        let sequence = announce.sequence;
+        let stale = |refusal| refused(refusal, format_args!("batch {sequence}"));
+        let expected = roster.expects(connection, sequence).await?;
+        expected.map_err(stale)?;
+        // What cannot be taken does not count, and comes again under its number.
+        let taken = catalog.apply(&self.node, &self.name, announce).await;
+        let totals = taken.map_err(catalog_failed)?;
+        roster
+            .announced(connection, sequence)
+            .await
+            .map_err(stale)?;
         let counted = if announce.complete {
             totals.files
         } else {
@@ -153,9 +148,7 @@ impl Answers {
             );
         }
         roster.totals(connection, totals).await;
-        Ok(Communication::FileAcknowledge {
-            sequence: announce.sequence,
-        })
+        Ok(Communication::FileAcknowledge { sequence })
     }
 
     fn within_quota(&self, files: u64) -> Result<(), ErrorReport> {

@@ -5,12 +5,14 @@
 //! announce everything again; so a damaged one is moved aside and made anew.
 //!
 //! Invariant: one writer; a batch of an announce is in the table as a whole or not at all, and
-//! what an earlier snapshot left is gone in the transaction that completes the next one.
+//! what an earlier snapshot left is gone in the transaction that completes the next one. A batch
+//! that could not be taken may be applied again as it is.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shoal_store::database::Writer;
 use shoal_wire::message::FileAnnounce;
 use shoal_wire::{FileEntry, FileSize, Hash, NodeId, NodeName, SafePath};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
@@ -18,10 +20,14 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 mod database;
 mod locate;
+mod outage;
 mod search;
+
+use outage::Outages;
 
 pub use database::OpenError;
 pub use locate::{Located, Question, Sought};
+pub use outage::Outage;
 
 /// Rows in one statement: few enough round trips for a batch of 2,048, and eight values each stay
 /// far below SQLite's 32,766.
@@ -29,8 +35,14 @@ const ROWS_PER_STATEMENT: usize = 256;
 
 /// Why the catalog could not answer or take a change.
 #[derive(Debug, thiserror::Error)]
-#[error("the catalog's database failed, see the state folder: {0}")]
-pub struct CatalogError(#[from] sqlx::Error);
+pub enum CatalogError {
+    /// The database failed.
+    #[error("the catalog's database failed, see the state folder: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Nothing can be written for the time being; the same change may be tried again.
+    #[error("{0}")]
+    Unwritable(Outage),
+}
 
 /// One announced file, and who announced it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +70,11 @@ pub type Nodes = BTreeSet<NodeId>;
 /// The table of announced files.
 #[derive(Debug)]
 pub struct Catalog {
-    writer: SqlitePool,
+    path: PathBuf,
+    writer: Writer,
     readers: SqlitePool,
     numbers: Mutex<HashMap<NodeId, i64>>,
+    outages: Outages,
 }
 
 impl Catalog {
@@ -72,7 +86,7 @@ impl Catalog {
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
         let (writer, readers) = database::open(path).await?;
         let rows = sqlx::query("SELECT id, node FROM nodes")
-            .fetch_all(&writer)
+            .fetch_all(&readers)
             .await
             .map_err(OpenError::Database)?;
         let numbers = rows
@@ -80,23 +94,44 @@ impl Catalog {
             .filter_map(|row| Some((node_id(row.get("node"))?, row.get("id"))))
             .collect();
         Ok(Self {
+            path: path.to_owned(),
             writer,
             readers,
             numbers: Mutex::new(numbers),
+            outages: Outages::default(),
         })
     }
 
     /// Takes one batch of what `node` announces and says how much that node has announced now.
     ///
     /// # Errors
-    /// When the database fails; nothing of the batch is taken then.
+    /// [`CatalogError::Unwritable`] where the disk or the database takes nothing, without a look at
+    /// either while that is known. The batch is not taken then, or its taking was not noticed:
+    /// apply it again.
     pub async fn apply(
         &self,
         node: &NodeId,
         name: &NodeName,
         announce: &FileAnnounce,
     ) -> Result<Totals, CatalogError> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let needed_bytes = outage::needed_bytes(announce);
+        if let Some(outage) = self.outages.current() {
+            self.outages.count(needed_bytes);
+            return Err(CatalogError::Unwritable(outage));
+        }
+        self.write(node, name, announce).await.map_err(|error| {
+            self.outages.count(needed_bytes);
+            self.write_failed(error)
+        })
+    }
+
+    async fn write(
+        &self,
+        node: &NodeId,
+        name: &NodeName,
+        announce: &FileAnnounce,
+    ) -> Result<Totals, sqlx::Error> {
+        let mut transaction = self.writer.begin().await?;
         let number = register(&mut transaction, node, name, announce.snapshot).await?;
         let generation: i64 = sqlx::query("SELECT generation FROM nodes WHERE id = ?")
             .bind(number)
@@ -159,7 +194,7 @@ async fn register(
     node: &NodeId,
     name: &NodeName,
     snapshot: bool,
-) -> Result<i64, CatalogError> {
+) -> Result<i64, sqlx::Error> {
     let upsert = "INSERT INTO nodes (node, name, generation, pending) VALUES (?1, ?2, 1, ?3) \
                   ON CONFLICT (node) DO UPDATE SET name = ?2, generation = generation + ?3, \
                   pending = max(pending, ?3) RETURNING id";
@@ -177,7 +212,7 @@ async fn insert(
     number: i64,
     generation: i64,
     entries: &[FileEntry],
-) -> Result<(), CatalogError> {
+) -> Result<(), sqlx::Error> {
     let mut query = QueryBuilder::<Sqlite>::new(
         "INSERT INTO files (node, path, text, size, mtime_ns, mode, hash, generation) ",
     );
@@ -204,7 +239,7 @@ async fn remove(
     connection: &mut SqliteConnection,
     number: i64,
     paths: &[SafePath],
-) -> Result<(), CatalogError> {
+) -> Result<(), sqlx::Error> {
     let mut query = QueryBuilder::<Sqlite>::new("DELETE FROM files WHERE node = ");
     query.push_bind(number).push(" AND path IN (");
     let mut list = query.separated(", ");
@@ -220,7 +255,7 @@ async fn forget_older(
     connection: &mut SqliteConnection,
     number: i64,
     generation: i64,
-) -> Result<(), CatalogError> {
+) -> Result<(), sqlx::Error> {
     let ended = sqlx::query("UPDATE nodes SET pending = 0 WHERE id = ? AND pending = 1")
         .bind(number)
         .execute(&mut *connection)

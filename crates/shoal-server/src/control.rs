@@ -7,8 +7,14 @@
 //!
 //! Invariant: only the user that runs the server, or root, is heard.
 
+use std::time::UNIX_EPOCH;
+
 use serde::{Deserialize, Serialize};
+use shoal_store::database::Fault;
 use shoal_wire::message::{LimitRequest, LimitsInForce};
+
+use crate::catalog::Outage;
+use crate::roster::millis;
 
 pub mod client;
 pub(crate) mod socket;
@@ -133,6 +139,34 @@ pub struct RelayStanding {
     pub is_used_up: bool,
 }
 
+/// A time in which the server's state folder takes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateOutage {
+    /// What is wrong: `full`, `read_only`, `damaged` or `failing`.
+    pub reason: String,
+    /// When it began, in milliseconds since 1970-01-01 UTC.
+    pub since_ms: u64,
+    /// One sentence, with what to do.
+    pub message: String,
+}
+
+impl From<&Outage> for StateOutage {
+    fn from(outage: &Outage) -> Self {
+        let reason = match outage.fault {
+            Fault::Full => "full",
+            Fault::ReadOnly => "read_only",
+            Fault::Damaged => "damaged",
+            Fault::Other => "failing",
+        };
+        let since = outage.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            reason: reason.to_owned(),
+            since_ms: millis(since),
+            message: outage.to_string(),
+        }
+    }
+}
+
 /// What the server says to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -232,6 +266,9 @@ pub enum ControlEvent {
         /// Its relay; none with `--no-relay`.
         #[serde(default)]
         relay: Option<RelayStanding>,
+        /// Why its state folder takes nothing at the moment; none while it does.
+        #[serde(default)]
+        outage: Option<StateOutage>,
     },
     /// The rate limits in force.
     Limits {

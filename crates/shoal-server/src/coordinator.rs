@@ -116,7 +116,17 @@ impl Coordinator {
                 "Size of the files in the catalog",
                 status.total_bytes,
             )
-            .gauge("own_files", "Files of the server's own", status.own_files);
+            .gauge("own_files", "Files of the server's own", status.own_files)
+            .gauge(
+                "state_writable",
+                "Whether the state folder takes what is announced: 0 while its disk is full or fails",
+                self.catalog.outage().is_none().into(),
+            )
+            .counter(
+                "state_write_failures",
+                "Announcements that the state folder did not take",
+                self.catalog.failed_writes(),
+            );
         Some(match &self.relaying {
             Some(relaying) if relaying.is_own() => figures.relay(&relaying.standing()),
             _ => figures,

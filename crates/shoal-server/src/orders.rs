@@ -230,6 +230,7 @@ impl Orders {
             total_bytes: status.total_bytes,
             own_files: status.own_files,
             relay: self.coordinator.relaying.as_ref().map(Relaying::standing),
+            outage: self.coordinator.catalog.outage().as_ref().map(Into::into),
         };
         tell(events, event).await?;
         let in_force = self.coordinator.transfers.throttle().in_force();

@@ -3,11 +3,16 @@
 use std::fmt::Display;
 
 use shoal_node::requests::RequestError;
+use shoal_store::database::Fault;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Refusal, ShortText};
 
 use crate::catalog::CatalogError;
 use crate::control::socket::Failure;
+
+/// When what cannot be written for the time being may be tried again, in milliseconds: soon after
+/// there is room, and a thousand peers' tries stay a small load.
+const WRITE_RETRY_AFTER_MS: u32 = 2_000;
 
 /// A refusal with what it is about.
 pub(crate) fn refused(refusal: Refusal, detail: impl Display) -> ErrorReport {
@@ -18,10 +23,25 @@ pub(crate) fn refused(refusal: Refusal, detail: impl Display) -> ErrorReport {
     }
 }
 
-/// The catalog failed: the log says how, the other side only that.
+/// The catalog failed: the log says how, the other side only that. An outage has its own lines in
+/// the log, and passes.
 pub(crate) fn catalog_failed(error: CatalogError) -> ErrorReport {
-    tracing::error!(%error, "a request could not be answered");
-    refused(Refusal::Internal, "")
+    match error {
+        CatalogError::Unwritable(outage) => {
+            let refusal = match outage.fault {
+                Fault::Full => Refusal::NoSpace,
+                Fault::Damaged | Fault::ReadOnly | Fault::Other => Refusal::WriteFailed,
+            };
+            ErrorReport {
+                retry_after_ms: Some(WRITE_RETRY_AFTER_MS),
+                ..refused(refusal, outage.told_to_others())
+            }
+        }
+        CatalogError::Database(error) => {
+            tracing::error!(%error, "a request could not be answered");
+            refused(Refusal::Internal, "")
+        }
+    }
 }
 
 impl From<ErrorReport> for Failure {

@@ -155,7 +155,20 @@ impl Roster {
         self.tell(Input::Disconnected(connection)).await;
     }
 
-    /// Checks that a batch is the next one of its connection, and counts it as taken.
+    /// Checks that a batch is the next one of its connection.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view).
+    pub(crate) async fn expects(
+        &self,
+        connection: ConnectionId,
+        sequence: u64,
+    ) -> Result<Verdict, ErrorReport> {
+        self.view(move |view| view.registry.expects_announce(connection, sequence))
+            .await
+    }
+
+    /// The batch that was expected of a connection is taken.
     pub(crate) async fn announced(&self, connection: ConnectionId, sequence: u64) -> Verdict {
         let (verdict, decided) = oneshot::channel();
         let input = Input::Announced {

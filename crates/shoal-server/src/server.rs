@@ -18,6 +18,7 @@ use shoal_node::state::StateDir;
 use shoal_node::tasks::Tasks;
 use shoal_node::throttle::{LimitSettings, Throttle};
 use shoal_node::transfers::Transfers;
+use shoal_store::database::Fault;
 use shoal_store::folder::{Folder, FolderError};
 use shoal_store::index::{Index, IndexError};
 use shoal_wire::message::{Bounded, FileAnnounce};
@@ -25,7 +26,7 @@ use shoal_wire::{JoinTicket, NodeId, NodeName, Refusal, ShortText};
 use tokio::sync::mpsc;
 
 use crate::addresses::own_addresses;
-use crate::catalog::{Catalog, OpenError};
+use crate::catalog::{Catalog, CatalogError, OpenError};
 use crate::connection::attend;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::coordinator::{Coordinator, Limits};
@@ -82,6 +83,18 @@ pub enum StartError {
     /// The control socket cannot be opened.
     #[error(transparent)]
     Control(#[from] SocketError),
+}
+
+impl StartError {
+    /// Whether it would start if the disk of its state folder had room.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::Catalog(error) => matches!(error, OpenError::NoRoom { .. }),
+            Self::Index(error) => error.fault() == Fault::Full,
+            Self::Control(SocketError::Io { error, .. }) => Fault::from(error) == Fault::Full,
+            Self::Control(_) | Self::Bind(_) | Self::Folder(_) => false,
+        }
+    }
 }
 
 /// A running server.
@@ -164,6 +177,7 @@ impl Server {
         }
         tasks.spawn(throttle.follow_hours());
         tasks.spawn(feed_catalog(Arc::clone(&coordinator)));
+        tasks.spawn(mend_catalog(Arc::clone(&coordinator), tasks.clone()));
         tasks.spawn(accept(Arc::clone(&coordinator), of_tests, tasks.clone()));
         let orders = Arc::new(Orders::new(Arc::clone(&coordinator)));
         tasks.spawn(control.serve(orders, tasks.clone()));
@@ -276,12 +290,19 @@ async fn feed_catalog(coordinator: Arc<Coordinator>) {
             removed: Bounded::truncated(batch.removed),
         };
         let node = coordinator.node();
-        if let Err(error) = coordinator.catalog.apply(&node, &name, &announce).await {
-            tracing::error!(%error, "the server's own files are out of date in the catalog, starting over");
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            feed = coordinator.share.feed();
+        let catalog = &coordinator.catalog;
+        while let Err(error) = catalog.apply(&node, &name, &announce).await {
+            let CatalogError::Unwritable(_) = error else {
+                return;
+            };
+            catalog.writable().await;
         }
     }
+}
+
+/// Has the catalog take writes again once its disk does.
+async fn mend_catalog(coordinator: Arc<Coordinator>, tasks: Tasks) {
+    coordinator.catalog.mend(&tasks).await;
 }
 
 async fn accept(coordinator: Arc<Coordinator>, mut of_tests: mpsc::Receiver<Link>, tasks: Tasks) {

@@ -214,13 +214,13 @@ impl Folder {
     /// When it can be neither opened nor created, or would be below a private folder.
     pub fn create(path: &Path) -> Result<Self, FolderError> {
         let here = Path::new(".");
-        let above = path
+        let mut above = path
             .ancestors()
             .map(|above| match above.as_os_str().is_empty() {
                 true => here,
                 false => above,
             });
-        if let Some(above) = above.filter(|above| above.is_dir()).next() {
+        if let Some(above) = above.find(|above| above.is_dir()) {
             Self::open(above).map_err(|error| match error {
                 FolderError::Private { .. } => FolderError::Private {
                     path: path.to_owned(),

@@ -14,24 +14,21 @@
 mod row;
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use shoal_wire::Hash;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::SqlitePool;
 use sqlx::{QueryBuilder, Sqlite};
 
 use self::row::{FileKey, Row};
+use crate::database::{self, Fault, Writer};
 use crate::folder::FileStat;
 use crate::hashing::HashList;
 
-/// How long to wait for another process that writes the same database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Readers side by side: what is asked takes no longer than its turn.
+const READERS: u32 = 1;
 
 /// Files in one question: two parameters each, far below SQLite's limit of 32,766.
 const FILES_PER_QUERY: usize = 400;
@@ -84,17 +81,33 @@ pub enum IndexError {
         /// What the system answered.
         source: io::Error,
     },
+    /// Its disk has no room for it.
+    #[error("there is no room for the index {}: make room on its disk and run it again", path.display())]
+    NoRoom {
+        /// The database.
+        path: PathBuf,
+    },
     /// The database refused.
-    #[error(
-        "the index failed: check the disk's room; it may be deleted, files are then hashed again"
-    )]
+    #[error("the index failed ({0}): it may be deleted, files are then hashed again")]
     Database(#[from] sqlx::Error),
 }
 
-/// The index of what was hashed; clones share one connection.
+impl IndexError {
+    /// What is wrong.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Open { source, .. } => source.into(),
+            Self::NoRoom { .. } => Fault::Full,
+            Self::Database(error) => error.into(),
+        }
+    }
+}
+
+/// The index of what was hashed; clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Index {
-    pool: SqlitePool,
+    writer: Arc<Writer>,
+    readers: SqlitePool,
 }
 
 impl Index {
@@ -103,21 +116,33 @@ impl Index {
     /// # Errors
     /// When the file can be neither opened nor begun anew.
     pub async fn open(path: &Path) -> Result<Self, IndexError> {
-        match Self::open_sound(path).await {
-            Err(IndexError::Database(error)) if is_damage(&error) => {
+        let failed = |source| {
+            let path = path.to_owned();
+            match Fault::from(&source) {
+                Fault::Full => IndexError::NoRoom { path },
+                _ => IndexError::Open { path, source },
+            }
+        };
+        database::create_private(path).map_err(failed)?;
+        let opened = match Self::open_sound(path).await {
+            Err(error) if Fault::from(&error) == Fault::Damaged => {
                 tracing::warn!(
                     path = %path.display(),
                     %error,
                     "the index is damaged and begun anew; files are hashed again"
                 );
-                move_aside(path).map_err(|source| IndexError::Open {
-                    path: path.to_owned(),
-                    source,
-                })?;
+                database::move_aside(path).map_err(failed)?;
+                database::create_private(path).map_err(failed)?;
                 Self::open_sound(path).await
             }
             outcome => outcome,
-        }
+        };
+        opened.map_err(|error| match database::fault_at(path, &error) {
+            Fault::Full => IndexError::NoRoom {
+                path: path.to_owned(),
+            },
+            _ => error.into(),
+        })
     }
 
     /// The hash list of a file version, if it was recorded; perhaps a hint.
@@ -132,13 +157,13 @@ impl Index {
         )
         .bind(key.device)
         .bind(key.inode)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else {
             return Ok(None);
         };
         let Some(list) = row.hash_list() else {
-            self.drop_row(key).await?;
+            self.drop_row(key).await;
             return Ok(None);
         };
         Ok(row.is_version(stat).then_some(list))
@@ -163,7 +188,7 @@ impl Index {
                         })
                     }
                     Some(_) => {
-                        self.drop_row(key).await?;
+                        self.drop_row(key).await;
                         None
                     }
                     None => None,
@@ -184,7 +209,7 @@ impl Index {
             sqlx::query_as("SELECT device, inode FROM content WHERE root = ? LIMIT ?")
                 .bind(root.as_bytes().as_slice())
                 .bind(FILES_OF_ROOT)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
         let recorded = rows.into_iter().map(|(device, inode)| Recorded {
             device: device.cast_unsigned(),
@@ -198,9 +223,10 @@ impl Index {
     /// # Errors
     /// When the database refuses.
     pub async fn record(&self, stat: &FileStat, list: &HashList) -> Result<(), IndexError> {
-        let row = Row::of(stat, list);
-        row.insert().execute(&self.pool).await?;
-        Ok(())
+        let mut transaction = self.writer.begin().await?;
+        let insert = Row::of(stat, list).insert();
+        insert.execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Records what many file versions were hashed to, all or none.
@@ -208,15 +234,12 @@ impl Index {
     /// # Errors
     /// When the database refuses.
     pub async fn record_many(&self, hashed: &[(FileStat, HashList)]) -> Result<(), IndexError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.writer.begin().await?;
         for (stat, list) in hashed {
-            Row::of(stat, list)
-                .insert()
-                .execute(&mut *transaction)
-                .await?;
+            let insert = Row::of(stat, list).insert();
+            insert.execute(&mut *transaction).await?;
         }
-        transaction.commit().await?;
-        Ok(())
+        Ok(transaction.commit().await?)
     }
 
     /// Forgets files whose content is another one than was recorded.
@@ -232,27 +255,16 @@ impl Index {
 
     /// Finishes what is under way and closes the database.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 
-    async fn open_sound(path: &Path) -> Result<Self, IndexError> {
-        create_private(path).map_err(|source| IndexError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A power loss may cost the last rows; they are hashed again.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await?;
-        let index = Self { pool };
+    async fn open_sound(path: &Path) -> Result<Self, sqlx::Error> {
+        let options = database::options(path);
+        let index = Self {
+            writer: Arc::new(Writer::open(options.clone()).await?),
+            readers: database::open_readers(options, READERS).await?,
+        };
         if let Err(error) = index.check_and_prepare().await {
             index.close().await;
             return Err(error);
@@ -260,22 +272,23 @@ impl Index {
         Ok(index)
     }
 
-    async fn check_and_prepare(&self) -> Result<(), IndexError> {
-        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-            .fetch_one(&self.pool)
-            .await?;
-        if verdict != "ok" {
-            return Err(sqlx::Error::Decode(Box::new(FailedCheck(verdict))).into());
+    async fn check_and_prepare(&self) -> Result<(), sqlx::Error> {
+        let mut reader = self.readers.acquire().await?;
+        database::check(&mut reader).await?;
+        let named = "SELECT count(*) FROM sqlite_schema WHERE name IN ('content', 'content_root')";
+        let named: i64 = sqlx::query_scalar(named).fetch_one(&mut *reader).await?;
+        // Another process may be writing: who finds all there does not wait for it.
+        if named < 2 {
+            let mut transaction = self.writer.begin().await?;
+            sqlx::query(SCHEMA).execute(&mut *transaction).await?;
+            sqlx::query(ROOTS).execute(&mut *transaction).await?;
+            transaction.commit().await?;
         }
-        sqlx::query(SCHEMA).execute(&self.pool).await?;
-        sqlx::query(ROOTS).execute(&self.pool).await?;
         // A table of this name with other columns is no index of ours.
-        let columns: i64 = sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('content')")
-            .fetch_one(&self.pool)
-            .await?;
+        let columns = "SELECT count(*) FROM pragma_table_info('content')";
+        let columns: i64 = sqlx::query_scalar(columns).fetch_one(&mut *reader).await?;
         if columns != row::COLUMNS {
-            let verdict = format!("the table has {columns} columns");
-            return Err(sqlx::Error::Decode(Box::new(FailedCheck(verdict))).into());
+            return Err(database::damage(format!("the table has {columns} columns")));
         }
         Ok(())
     }
@@ -290,67 +303,28 @@ impl Index {
             ") SELECT device, inode, size, mtime_ns, ctime_ns, chunk_log2, root, checksum, \
              x'' AS hashes FROM wanted CROSS JOIN content USING (device, inode)",
         );
-        let rows: Vec<Row> = query.build_query_as().fetch_all(&self.pool).await?;
+        let rows: Vec<Row> = query.build_query_as().fetch_all(&self.readers).await?;
         Ok(rows.into_iter().map(|row| (row.key(), row)).collect())
     }
 
-    async fn drop_row(&self, key: FileKey) -> Result<(), IndexError> {
+    /// Takes out a row that is not believed; while that is not possible it stays, and is still not
+    /// believed.
+    async fn drop_row(&self, key: FileKey) {
         tracing::warn!(inode = key.inode, "a damaged row of the index is dropped");
-        self.delete(key).await
+        if let Err(error) = self.delete(key).await {
+            tracing::debug!(%error, "a damaged row of the index stays");
+        }
     }
 
     async fn delete(&self, key: FileKey) -> Result<(), IndexError> {
+        let mut transaction = self.writer.begin().await?;
         sqlx::query("DELETE FROM content WHERE device = ? AND inode = ?")
             .bind(key.device)
             .bind(key.inode)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
-        Ok(())
+        Ok(transaction.commit().await?)
     }
-}
-
-/// What the check of a database found.
-#[derive(Debug, thiserror::Error)]
-#[error("the check of the database failed: {0}")]
-struct FailedCheck(String);
-
-fn is_damage(error: &sqlx::Error) -> bool {
-    const CORRUPT: u32 = 11;
-    const NOT_A_DATABASE: u32 = 26;
-    match error {
-        sqlx::Error::Database(database) => {
-            let code = database.code().and_then(|code| code.parse::<u32>().ok());
-            // The low byte is the kind; the bytes above it say more about it.
-            matches!(code.map(|code| code & 0xff), Some(CORRUPT | NOT_A_DATABASE))
-        }
-        sqlx::Error::Decode(source) => source.is::<FailedCheck>(),
-        _ => false,
-    }
-}
-
-/// Creates the file, if it is missing, so that nobody else can read it.
-fn create_private(path: &Path) -> io::Result<()> {
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-}
-
-fn move_aside(path: &Path) -> io::Result<()> {
-    let beside = |suffix: &str| {
-        let mut name = OsString::from(path);
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    for (from, to) in [("-wal", ".damaged-wal"), ("-shm", ".damaged-shm")] {
-        match std::fs::rename(beside(from), beside(to)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    std::fs::rename(path, beside(".damaged"))
 }
 
 #[cfg(test)]

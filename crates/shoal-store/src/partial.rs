@@ -1,16 +1,19 @@
 //! A download with some verified chunks on disk.
 //!
-//! A [`Partial`] is a `.part` file in the target's own folder and a state file beside it. What
-//! [`Partial::is_durable`] says of a chunk has been synced, and stays so after a crash or a power
-//! loss. A state record is written only after its chunk's data was synced. Nothing is verified
-//! here but by [`Partial::reverify`]: the caller says what is verified, and by which hash.
+//! A [`Partial`] is a `.part` file in the target's own folder and a state file beside it. A state
+//! record is written only after its chunk's data was synced, so it is true after a crash or a power
+//! loss. It is still only a claim to the next process, because anything may have changed the part in
+//! between: what [`Partial::is_verified`] and [`Partial::is_durable`] say was seen by this process,
+//! in a chunk that the caller wrote and vouched for, or that a [`Recheck`] or a [`Search`] hashed.
 //! Nothing received is deleted because of an error.
 
+mod chunks;
 mod disk;
 mod error;
 mod finishing;
 mod name;
 mod opening;
+mod rechecking;
 mod searching;
 mod slicing;
 mod sparse;
@@ -26,12 +29,13 @@ use std::sync::Arc;
 
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash, NodeId};
 
+use self::chunks::{Backing, ChunkState, ChunkTable};
 use self::disk::StateFile;
 use self::name::Names;
 use self::state::Header;
 use self::writing::Direct;
 use crate::folder::Folder;
-use crate::hashing::{self, HashFileError, HashList, READ_BLOCK_BYTES};
+use crate::hashing::HashList;
 use crate::platform;
 
 pub use self::error::{FinishError, PartialError};
@@ -39,6 +43,7 @@ pub use self::finishing::FinishOptions;
 pub(crate) use self::name::TEMPORARY_SUFFIX;
 pub use self::name::is_partial_name;
 pub use self::opening::remove_left_state;
+pub use self::rechecking::{Recheck, RecheckResult};
 pub use self::searching::Search;
 pub use self::syncing::{Synced, Syncing};
 pub use self::writing::ChunkWriter;
@@ -76,27 +81,22 @@ pub struct Partial {
     state: Option<StateFile>,
     is_syncing: bool,
     header: Header,
-    /// Positions of the chunks that are needed; the others may be there too.
-    wanted: Range<u32>,
-    /// The hash of each chunk that is verified, durable or not.
-    hashes: Vec<Option<Hash>>,
-    durable: Vec<bool>,
-    durable_chunks: u32,
-    durable_bytes: u64,
+    chunks: ChunkTable,
+    /// The chunks before this position are not claims any more.
+    rechecked_to: u32,
     pending: Vec<(ChunkIndex, Hash)>,
-    /// Whether each chunk may hold other bytes than zeros.
-    touched: Vec<bool>,
-    /// Whether the part has bytes of each chunk that nothing vouches for, from an earlier run or
-    /// another file. They are cleared when the chunk is written, unless a search confirms them.
-    stray: Vec<bool>,
     /// Past the page cache, where the file is large and the file system lets us.
     direct: Option<Arc<Direct>>,
     failed: bool,
 }
 
 impl Partial {
-    fn new(folder: Folder, names: Names, part: File, header: Header) -> Self {
-        let count = header.layout.chunk_count() as usize;
+    fn new(
+        (folder, names): (Folder, Names),
+        part: File,
+        header: Header,
+        wanted: Range<u32>,
+    ) -> Self {
         let direct = Direct::open(&folder, &names, &part, header.layout.size());
         Self {
             folder,
@@ -104,15 +104,10 @@ impl Partial {
             part: Arc::new(part),
             state: None,
             is_syncing: false,
-            wanted: 0..header.layout.chunk_count(),
+            chunks: ChunkTable::new(header.layout, wanted),
+            rechecked_to: 0,
             header,
-            hashes: vec![None; count],
-            durable: vec![false; count],
-            durable_chunks: 0,
-            durable_bytes: 0,
             pending: Vec::new(),
-            touched: vec![false; count],
-            stray: vec![false; count],
             direct: direct.map(Arc::new),
             failed: false,
         }
@@ -123,76 +118,73 @@ impl Partial {
         self.header.layout
     }
 
+    /// Whether it can go on as a download of this content, also known by `also`: opening it anew
+    /// would find the same chunks.
+    pub fn is_of(&self, content: &Content, also: Option<Source>) -> bool {
+        !self.failed && !self.is_syncing && self.header.is_of_either(content, also)
+    }
+
     /// For each chunk, whether it is durable.
-    pub fn durable(&self) -> &[bool] {
-        &self.durable
+    pub fn durable(&self) -> Vec<bool> {
+        let indexes = self.layout().indexes();
+        indexes.map(|index| self.is_durable(index)).collect()
     }
 
     /// Whether one chunk is durable.
     pub fn is_durable(&self, index: ChunkIndex) -> bool {
-        self.durable.get(position(index)) == Some(&true)
+        self.hash_of(index).is_some()
     }
 
-    /// Whether a chunk is needed and not verified.
+    /// Whether a chunk is needed and has to be fetched.
     pub fn is_missing(&self, index: ChunkIndex) -> bool {
-        self.wanted.contains(&index.get()) && !self.is_verified(index)
+        self.chunks.is_wanted(index) && self.chunks.is_missing(index)
     }
 
     /// How much is needed in all, in bytes: whole chunks.
     pub fn wanted_bytes(&self) -> u64 {
-        self.bytes_of(|_| true)
+        self.chunks.wanted_bytes()
     }
 
     /// How much of what is needed is durable, in bytes.
     pub fn durable_bytes(&self) -> u64 {
-        self.durable_bytes
+        self.chunks.durable_bytes()
     }
 
-    /// What the needed chunks take for which `counts` holds, in bytes.
-    fn bytes_of(&self, counts: impl Fn(ChunkIndex) -> bool) -> u64 {
-        let layout = self.header.layout;
-        let wanted = layout
-            .indexes()
-            .filter(|at| self.wanted.contains(&at.get()));
-        wanted
-            .filter(|index| counts(*index))
-            .map(|index| layout.len_bytes(index))
-            .sum()
-    }
-
-    /// The hash recorded with a durable chunk.
+    /// The hash of a durable chunk.
     pub fn hash_of(&self, index: ChunkIndex) -> Option<Hash> {
-        let hash = *self.hashes.get(position(index))?;
-        hash.filter(|_| self.is_durable(index))
+        match self.chunks.state(index)? {
+            ChunkState::Durable(hash) => Some(hash),
+            _ => None,
+        }
     }
 
     /// Begins to write a chunk: what it returns takes the chunk's bytes, from any thread.
     ///
     /// A chunk that is written once more is written in full; the first time, runs of zeros take no
-    /// space. `None` for a chunk that counts as verified already.
+    /// space. `None` for a chunk that need not be written.
     ///
     /// # Errors
     /// When the index is of another file's layout, or an earlier sync failed.
     pub fn begin_chunk(&mut self, index: ChunkIndex) -> Result<Option<ChunkWriter>, PartialError> {
         self.check_usable()?;
-        let at = position(index);
-        match self.hashes.get(at) {
+        match self.chunks.state(index) {
             None => return Err(PartialError::OutOfChunk),
-            Some(Some(_)) => return Ok(None),
-            Some(None) => {}
+            Some(ChunkState::Missing) => {}
+            Some(_) => return Ok(None),
         }
-        if self.stray[at] {
+        if self.chunks.backing(index) == Backing::Stray {
             self.clear_chunk(index)
                 .map_err(|error| self.error_of(error))?;
         }
-        let is_touched = std::mem::replace(&mut self.touched[at], true);
+        let is_fresh = self.chunks.backing(index) == Backing::Hole;
+        self.chunks.set_backing(index, Backing::Written);
         Ok(Some(ChunkWriter {
             folder: self.folder.clone(),
             part: Arc::clone(&self.part),
             direct: self.direct.clone(),
             range: self.header.layout.range(index),
-            is_fresh: !is_touched,
-            needed_bytes: self.missing_bytes(),
+            is_fresh,
+            needed_bytes: self.chunks.unrecorded_bytes(),
         }))
     }
 
@@ -207,9 +199,6 @@ impl Partial {
         bytes: &mut [u8],
     ) -> Result<(), PartialError> {
         let at = self.place(index, offset_in_chunk, bytes.len())?;
-        if self.hashes[position(index)].is_none() {
-            return Err(PartialError::OutOfChunk);
-        }
         self.part
             .read_exact_at(bytes, at)
             .map_err(|error| self.error_of(error))
@@ -217,44 +206,21 @@ impl Partial {
 
     /// Says that a chunk is completely written and has this hash; the next sync records it.
     pub fn verified(&mut self, index: ChunkIndex, hash: Hash) {
-        let Some(known @ None) = self.hashes.get_mut(position(index)) else {
-            return;
-        };
-        *known = Some(hash);
-        self.pending.push((index, hash));
+        if self.chunks.is_missing(index) {
+            self.chunks.set_state(index, ChunkState::Verified(hash));
+            self.pending.push((index, hash));
+        }
     }
 
     /// Whether one chunk is verified, durable or not.
     pub fn is_verified(&self, index: ChunkIndex) -> bool {
-        matches!(self.hashes.get(position(index)), Some(Some(_)))
+        self.chunks.verified(index).is_some()
     }
 
     /// The hash of every chunk, once all are verified, durable or not.
     pub fn verified_hashes(&self) -> Option<Vec<Hash>> {
-        self.hashes.iter().copied().collect()
-    }
-
-    /// Hashes every durable chunk again; those that differ from their record, or cannot be read,
-    /// become missing. Returns how many.
-    ///
-    /// # Errors
-    /// When the state cannot be written.
-    pub fn reverify(&mut self) -> Result<u32, PartialError> {
-        self.check_settled()?;
-        let mut block = vec![0; READ_BLOCK_BYTES];
-        let layout = self.header.layout;
-        let mut bad = Vec::new();
-        for index in layout.indexes().filter(|index| self.is_durable(*index)) {
-            let found =
-                hashing::hash_chunk_of_file(&self.part, &layout, index, &mut block, &|| false);
-            if let Err(HashFileError::Read(error)) = &found {
-                tracing::warn!(chunk = index.get(), %error, "a stored chunk cannot be read");
-            }
-            if found.ok() != self.hash_of(index) {
-                bad.push(index);
-            }
-        }
-        self.drop_chunks(&bad)
+        let indexes = self.layout().indexes();
+        indexes.map(|index| self.chunks.verified(index)).collect()
     }
 
     /// Makes chunks missing again, durably, so that they are fetched anew.
@@ -278,13 +244,11 @@ impl Partial {
         if is_other || list.layout() != self.header.layout {
             return Err(PartialError::WrongList);
         }
-        let differing: Vec<ChunkIndex> = list
-            .layout()
-            .indexes()
-            .filter(|index| {
-                self.hashes[position(*index)].is_some_and(|hash| hash != list.chunk(*index))
-            })
-            .collect();
+        let differs = |index: &ChunkIndex| {
+            let claimed = self.chunks.claimed(*index);
+            claimed.is_some_and(|hash| hash != list.chunk(*index))
+        };
+        let differing: Vec<ChunkIndex> = list.layout().indexes().filter(differs).collect();
         let is_news = self.header.root.is_none();
         self.header.root = Some(list.root());
         if is_news && differing.is_empty() && self.state.is_some() {
@@ -299,11 +263,13 @@ impl Partial {
         offset_in_chunk: u64,
         len: usize,
     ) -> Result<u64, PartialError> {
+        // The index may come from another file's layout.
+        if self.chunks.verified(index).is_none() {
+            return Err(PartialError::OutOfChunk);
+        }
         let range = self.header.layout.range(index);
         let end = offset_in_chunk.checked_add(len as u64);
-        let is_inside = end.is_some_and(|end| end <= range.end - range.start);
-        // The index may come from another file's layout.
-        if !is_inside || position(index) >= self.hashes.len() {
+        if end.is_none_or(|end| end > range.end - range.start) {
             return Err(PartialError::OutOfChunk);
         }
         Ok(range.start + offset_in_chunk)
@@ -313,24 +279,16 @@ impl Partial {
     fn drop_chunks(&mut self, indexes: &[ChunkIndex]) -> Result<u32, PartialError> {
         let mut dropped = Vec::new();
         for index in indexes {
-            let at = position(*index);
-            if self.hashes.get_mut(at).and_then(Option::take).is_none() {
-                continue;
-            }
-            dropped.push(*index);
-            if std::mem::take(&mut self.durable[at]) {
-                self.durable_chunks -= 1;
-                if self.wanted.contains(&index.get()) {
-                    self.durable_bytes -= self.header.layout.len_bytes(*index);
-                }
+            match self.chunks.set_state(*index, ChunkState::Missing) {
+                None | Some(ChunkState::Missing) => {}
+                Some(_) => dropped.push(*index),
             }
         }
         if dropped.is_empty() {
             return Ok(0);
         }
-        let hashes = &self.hashes;
-        self.pending
-            .retain(|(index, _)| hashes[position(*index)].is_some());
+        let chunks = &self.chunks;
+        self.pending.retain(|(index, _)| !chunks.is_missing(*index));
         // Also for chunks that were only pending: a failed append may have recorded some of them.
         self.replace_state()?;
         for index in &dropped {
@@ -340,14 +298,14 @@ impl Partial {
         Ok(u32::try_from(dropped.len()).unwrap_or(u32::MAX))
     }
 
-    /// Writes a new state of the durable chunks. A failure is final: the old state may claim more.
+    /// Writes a new state of the recorded chunks. A failure is final: the old state may claim more.
     fn replace_state(&mut self) -> Result<(), PartialError> {
         self.check_named()?;
-        let durable = self.header.layout.indexes().filter_map(|index| {
-            let hash = self.hash_of(index)?;
+        let recorded = self.header.layout.indexes().filter_map(|index| {
+            let hash = self.chunks.recorded(index)?;
             Some((index, hash))
         });
-        match StateFile::replace(&self.folder, &self.names, &self.header, durable) {
+        match StateFile::replace(&self.folder, &self.names, &self.header, recorded) {
             Ok(state) => {
                 self.state = Some(state);
                 Ok(())
@@ -364,8 +322,12 @@ impl Partial {
         let range = self.header.layout.range(index);
         let len_bytes = range.end - range.start;
         let is_clear = len_bytes == 0 || platform::punch_hole(&self.part, range.start, len_bytes)?;
-        self.touched[position(index)] = !is_clear;
-        self.stray[position(index)] = false;
+        let backing = if is_clear {
+            Backing::Hole
+        } else {
+            Backing::Written
+        };
+        self.chunks.set_backing(index, backing);
         Ok(())
     }
 
@@ -375,7 +337,7 @@ impl Partial {
         let mut data_at = None;
         for index in layout.indexes() {
             let range = layout.range(index);
-            if self.hashes[position(index)].is_some() || range.is_empty() {
+            if !self.chunks.is_missing(index) || range.is_empty() {
                 continue;
             }
             let at = match data_at {
@@ -383,22 +345,11 @@ impl Partial {
                 _ => platform::next_data(&self.part, range.start)?.unwrap_or(u64::MAX),
             };
             data_at = Some(at);
-            self.stray[position(index)] = at < range.end;
-        }
-        Ok(())
-    }
-
-    fn mark_durable(&mut self, index: ChunkIndex) {
-        if !std::mem::replace(&mut self.durable[position(index)], true) {
-            self.durable_chunks += 1;
-            if self.wanted.contains(&index.get()) {
-                self.durable_bytes += self.header.layout.len_bytes(index);
+            if at < range.end {
+                self.chunks.set_backing(index, Backing::Stray);
             }
         }
-    }
-
-    fn missing_bytes(&self) -> u64 {
-        self.wanted_bytes() - self.durable_bytes
+        Ok(())
     }
 
     fn check_usable(&self) -> Result<(), PartialError> {
@@ -434,10 +385,6 @@ impl Partial {
     }
 
     fn error_of(&self, error: io::Error) -> PartialError {
-        PartialError::of(&self.folder, self.missing_bytes(), error)
+        PartialError::of(&self.folder, self.chunks.unrecorded_bytes(), error)
     }
-}
-
-fn position(index: ChunkIndex) -> usize {
-    index.get() as usize
 }

@@ -90,6 +90,7 @@ fn a_record_behind_a_torn_one_never_comes_to_light_again() {
     fs::write(&state_path, &state).expect("written");
 
     let mut partial = script.open(root.path());
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable(), [true, false, false, false, false, false]);
     script.put(&mut partial, 3);
     partial.sync().expect("synced");
@@ -167,8 +168,9 @@ fn an_old_state_is_not_believed_of_a_part_that_was_begun_anew() {
     assert_eq!(script.check(without_part.path()), 0);
     let empty_part = copy_of(fullest.path());
     fs::write(empty_part.path().join(PART), "").expect("written");
-    let zero_chunks = 1;
-    assert_eq!(script.check(empty_part.path()), zero_chunks);
+    let (zero_chunks, false_claims) = (1, 5);
+    let had = script.check_damaged(empty_part.path(), false_claims);
+    assert_eq!(had, zero_chunks);
 }
 
 #[test]
@@ -292,6 +294,7 @@ impl Script {
         step(Kind::Written);
         drop(partial);
         let mut partial = self.open(folder);
+        assert_eq!(partial.recheck().expect("hashed"), 0);
         step(Kind::Written);
         self.write(&mut partial, 1, &mut step);
         self.write(&mut partial, 5, &mut step);
@@ -329,15 +332,22 @@ impl Script {
         self.write(partial, at, &mut |_| {});
     }
 
-    /// Checks a crashed folder and completes the download in it; how many chunks it had.
+    /// Checks a crashed folder, whose claims have to be true, and completes the download in it; how
+    /// many chunks it had.
     fn check(&self, folder: &Path) -> usize {
+        self.check_damaged(folder, 0)
+    }
+
+    /// The same where so many claims are false.
+    fn check_damaged(&self, folder: &Path, false_claims: u32) -> usize {
         let target = folder.join("file");
         if target.exists() {
             assert!(fs::read(&target).expect("read") == self.bytes);
             return 0;
         }
         let mut partial = self.open(folder);
-        let durable = partial.durable().to_vec();
+        assert_eq!(partial.recheck().expect("hashed"), false_claims);
+        let durable = partial.durable();
         for index in self
             .layout
             .indexes()

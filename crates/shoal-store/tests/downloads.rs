@@ -63,12 +63,15 @@ fn what_was_synced_is_resumed_and_what_was_not_is_missing() {
     drop(partial);
 
     let mut partial = sample.open(&folder, "file").expect("opened again");
+    let mut bytes = [0; 4];
+    assert_eq!(partial.durable_bytes(), 0, "it counts before it was hashed");
+    assert!(partial.read_at(sample.index(2), 8, &mut bytes).is_err());
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     let durable: Vec<usize> = (0..13).filter(|at| partial.durable()[*at]).collect();
     assert_eq!(durable, [2, 12]);
     assert_eq!(partial.durable_bytes(), 4096 + 849);
     assert_eq!(partial.hash_of(sample.index(2)), Some(sample.hash(2)));
     assert_eq!(partial.hash_of(sample.index(5)), None);
-    let mut bytes = [0; 4];
     partial
         .read_at(sample.index(2), 8, &mut bytes)
         .expect("durable");
@@ -112,13 +115,13 @@ fn zeros_replace_bytes_that_an_interrupted_run_left_in_a_missing_chunk() {
     partial.sync().expect("synced");
     drop(partial);
     let mut partial = sample.open(&folder, "file").expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable_bytes(), 4096);
     for at in 1..13 {
         write(&mut partial, sample.index(at), 0, sample.chunk(at)).expect("written");
         partial.verified(sample.index(at), sample.hash(at));
     }
     partial.sync().expect("synced");
-    assert_eq!(partial.reverify().expect("verified"), 0);
     partial.finish(&sample.options()).expect("finished");
     assert_eq!(
         fs::read(root.path().join("file")).expect("read"),
@@ -149,7 +152,8 @@ fn an_existing_file_is_left_alone_unless_it_is_to_be_replaced() {
     assert!(matches!(refused, Err(FinishError::TargetExists)));
     assert_eq!(fs::read(&target).expect("read"), b"older");
 
-    let partial = sample.open(&folder, "file").expect("opened again");
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert!(partial.durable().iter().all(|durable| *durable));
     let part = fs::metadata(root.path().join(".file.shoal-part")).expect("there");
     assert_eq!(part.permissions().mode() & 0o777, 0o600);
@@ -174,6 +178,7 @@ fn incomplete_or_other_content_is_not_finished_and_stays() {
     ));
 
     let mut partial = sample.open_by_origin(&folder, "file").expect("opened");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable(), [true, false, false]);
     sample.put_all(&mut partial);
     let other = FinishOptions {
@@ -182,7 +187,14 @@ fn incomplete_or_other_content_is_not_finished_and_stays() {
     };
     let refused = partial.finish(&other);
     assert!(matches!(refused, Err(FinishError::WrongRoot { .. })));
-    let partial = sample.open_by_origin(&folder, "file").expect("opened");
+    let unchecked = sample.open_by_origin(&folder, "file").expect("opened");
+    let refused = unchecked.finish(&sample.options());
+    assert!(matches!(
+        refused,
+        Err(FinishError::Incomplete { missing: 3 })
+    ));
+    let mut partial = sample.open_by_origin(&folder, "file").expect("opened");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable(), [true, true, true]);
 }
 
@@ -220,6 +232,7 @@ fn a_known_list_keeps_equal_chunks_and_names_the_content_from_then_on() {
     drop(partial);
 
     let mut partial = sample.open(&folder, "file").expect("opened by its root");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert!(partial.is_durable(sample.index(1)) && partial.is_durable(sample.index(3)));
     assert!(!partial.is_durable(sample.index(4)) && !partial.is_durable(sample.index(6)));
     let foreign = Sample::of(50_002);
@@ -240,22 +253,79 @@ fn a_rotten_chunk_is_found_dropped_and_fetched_again() {
     let mut partial = sample.open(&folder, "file").expect("opened");
     sample.put_all(&mut partial);
     partial.sync().expect("synced");
-    assert_eq!(partial.reverify().expect("verified"), 0);
+    drop(partial);
     let part = root.path().join(".file.shoal-part");
     let mut bytes = fs::read(&part).expect("read");
     bytes[7 * 4096] ^= 1;
     fs::write(&part, &bytes).expect("written");
-    assert_eq!(partial.reverify().expect("verified"), 1);
-    assert!(!partial.is_durable(sample.index(7)));
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 1);
+    assert!(partial.is_missing(sample.index(7)) && partial.begin_recheck().is_none());
     drop(partial);
     let mut partial = sample.open(&folder, "file").expect("opened again");
-    assert!(!partial.is_durable(sample.index(7)));
+    assert_eq!(partial.recheck().expect("hashed"), 0);
+    assert!(partial.is_missing(sample.index(7)));
     sample.put(&mut partial, 7);
     partial.finish(&sample.options()).expect("finished");
+    let path = root.path().join("file");
+    assert_eq!(fs::read(path).expect("read"), sample.bytes);
 }
 
 #[test]
-fn a_part_of_another_length_is_verified_again() {
+fn chunks_are_written_and_synced_beside_a_recheck() {
+    let (root, folder) = fresh();
+    let sample = Sample::of(50_001);
+    let mut partial = sample.open(&folder, "file").expect("opened");
+    for at in [0, 3, 4] {
+        sample.put(&mut partial, at);
+    }
+    partial.sync().expect("synced");
+    drop(partial);
+    let part = root.path().join(".file.shoal-part");
+    let mut bytes = fs::read(&part).expect("read");
+    bytes[3 * 4096] ^= 1;
+    fs::write(&part, &bytes).expect("written");
+
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    let recheck = partial.begin_recheck().expect("three claims");
+    sample.put(&mut partial, 1);
+    partial.sync().expect("synced");
+    let claimed = partial.begin_chunk(sample.index(0)).expect("usable");
+    assert!(claimed.is_none(), "a claimed chunk is written");
+    let result = recheck.run(&|| false);
+    sample.put(&mut partial, 2);
+    let syncing = partial.begin_sync().expect("usable").expect("chunk 2");
+    assert!(result.has_damage());
+    partial.end_sync(syncing.run()).expect("synced");
+    let damaged = partial.end_recheck(result).expect("settled");
+    assert_eq!(damaged, [sample.index(3)]);
+    let durable: Vec<bool> = (0..13).map(|at| at < 5 && at != 3).collect();
+    assert_eq!(partial.durable(), durable);
+    sample.put_all(&mut partial);
+    partial.finish(&sample.options()).expect("finished");
+    let path = root.path().join("file");
+    assert_eq!(fs::read(path).expect("read"), sample.bytes);
+}
+
+#[test]
+fn a_recheck_that_is_stopped_leaves_its_chunks_as_claims() {
+    let (_root, folder) = fresh();
+    let sample = Sample::of(50_001);
+    let mut partial = sample.open(&folder, "file").expect("opened");
+    sample.put_all(&mut partial);
+    partial.sync().expect("synced");
+    drop(partial);
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    let recheck = partial.begin_recheck().expect("claims");
+    let result = recheck.run(&|| true);
+    assert_eq!(partial.end_recheck(result).expect("settled"), []);
+    assert_eq!(partial.durable_bytes(), 0);
+    assert_eq!(partial.recheck().expect("hashed"), 0);
+    assert_eq!(partial.durable_bytes(), 50_001);
+}
+
+#[test]
+fn a_part_of_another_length_has_what_it_still_has() {
     let (root, folder) = fresh();
     let sample = Sample::of(50_001);
     let mut partial = sample.open(&folder, "file").expect("opened");
@@ -265,7 +335,8 @@ fn a_part_of_another_length_is_verified_again() {
     let part = root.path().join(".file.shoal-part");
     let bytes = fs::read(&part).expect("read");
     fs::write(&part, &bytes[..20_000]).expect("written");
-    let partial = sample.open(&folder, "file").expect("opened again");
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 9);
     let durable: Vec<bool> = (0..13).map(|at| at < 4).collect();
     assert_eq!(partial.durable(), durable);
 }
@@ -398,7 +469,9 @@ fn a_large_file_written_past_the_cache_is_what_was_written_down_to_its_odd_end()
         partial.verified(index, sample.hash(at));
     }
     partial.sync().expect("synced");
-    assert_eq!(partial.reverify().expect("read"), 0);
+    drop(partial);
+    let mut partial = sample.open(&folder, "file").expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     partial.finish(&sample.options()).expect("finished");
     let path = root.path().join("file");
     assert!(fs::read(&path).expect("read") == sample.bytes);

@@ -34,8 +34,8 @@ fn an_older_version_gives_its_equal_chunks_and_stays_as_it_is() {
     drop(partial);
 
     let mut partial = new.open(&folder);
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable_bytes(), found);
-    assert_eq!(partial.reverify().expect("verified"), 0);
     assert_eq!(fs::read(&target).expect("read"), old);
     new.put(&mut partial, 4);
     partial.finish(&new.options()).expect("finished");
@@ -176,6 +176,7 @@ fn chunks_that_were_written_and_not_synced_are_found_after_a_crash() {
     write(&mut partial, sample.index(4), &[0xee; 100]);
     drop(partial);
     let mut partial = sample.open(&folder);
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(sample.missing(&partial), [0, 2, 3, 4, 5, 6, 7]);
     let found = sample.search(&mut partial, Search::of_part());
     assert_eq!(found, CHUNK as u64);
@@ -236,12 +237,15 @@ fn a_range_leaves_a_download_of_more_at_the_same_name_as_it_was() {
     drop(whole);
     let bytes = 10..2 * CHUNK as u64;
     let range = Partial::open_range(&folder, &target, &sample.content(), None, &bytes);
-    let range = range.expect("resumed");
+    let mut range = range.expect("resumed");
+    assert_eq!(range.recheck().expect("hashed"), 0);
     range
         .finish_range(&bytes, &sample.options(), true)
         .expect("finished");
     assert!(fs::read(root.path().join("a.bin")).expect("read") == sample.bytes[10..2 * CHUNK]);
-    let whole = Partial::open(&folder, &target, &sample.content(), None).expect("opened again");
+    let whole = Partial::open(&folder, &target, &sample.content(), None);
+    let mut whole = whole.expect("opened again");
+    assert_eq!(whole.recheck().expect("hashed"), 0);
     assert_eq!(whole.durable_bytes(), 3 * CHUNK as u64);
 }
 
@@ -268,6 +272,7 @@ fn a_range_needs_only_its_chunks_and_becomes_a_file_of_its_own() {
     let older = File::open(older).expect("opened");
     let older = Search::of_range(older, 4 * CHUNK as u64 - 9).expect("asked");
     let mut partial = open().expect("opened again");
+    assert_eq!(partial.recheck().expect("hashed"), 0);
     assert_eq!(partial.durable_bytes(), CHUNK as u64);
     let found = sample.search(&mut partial, older);
     assert_eq!(found, 2 * CHUNK as u64);

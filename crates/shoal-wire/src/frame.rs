@@ -18,10 +18,10 @@ pub const HEADER_BYTES: usize = 5;
 /// Length prefix and kind, in that order.
 const LENGTH_BYTES: usize = 4;
 /// Numbers of the kinds that carry lists, whose cap is [`FRAME_MAX_BYTES`]: announce, pages of
-/// files, hashes, ranges, hits, providers, peers, manifests, packs.
-const LIST_KINDS: [u8; 10] = [2, 5, 8, 9, 15, 17, 19, 28, 29, 30];
+/// files, hashes, ranges, hits, providers, peers, manifests, packs, omissions.
+const LIST_KINDS: [u8; 11] = [2, 5, 8, 9, 15, 17, 19, 28, 29, 30, 47];
 /// How many kinds this version knows.
-const KIND_COUNT: u8 = 47;
+const KIND_COUNT: u8 = 48;
 
 /// A checked frame header: the kind is known and the length within its cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,10 @@ pub const FILE_MAX_BYTES: u64 = CHUNKS_MAX << CHUNK_MAX_LOG2;
 pub const PACK_MAX_FILES: usize = 1024;
 /// Most content of one pack, in bytes: one chunk of the smallest kind.
 pub const PACK_MAX_BYTES: u64 = 1 << CHUNK_MIN_LOG2;
+/// Most entries that are named of those which a provider leaves out of a folder; the rest is counted.
+pub const OMISSIONS_MAX: usize = 10_000;
+/// Longest path of such an entry, in bytes (Linux `PATH_MAX`).
+pub const OMITTED_PATH_MAX_BYTES: usize = 4096;
 /// Longest content of a symbolic link, in bytes (Linux `PATH_MAX` less the closing NUL).
 pub const LINK_TARGET_MAX_BYTES: usize = 4095;
 /// Longest name of an extended attribute, in bytes (Linux `XATTR_NAME_MAX`).

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::file::FileSize;
 use crate::id::Hash;
 use crate::limits::{
-    LINK_TARGET_MAX_BYTES, PACK_MAX_BYTES, PACK_MAX_FILES, XATTR_NAME_MAX_BYTES,
-    XATTR_VALUE_MAX_BYTES, XATTRS_MAX,
+    LINK_TARGET_MAX_BYTES, OMITTED_PATH_MAX_BYTES, PACK_MAX_BYTES, PACK_MAX_FILES,
+    XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX,
 };
 use crate::message::Bounded;
 use crate::path::SafePath;
@@ -197,6 +197,104 @@ impl<'de> Deserialize<'de> for PackFiles {
     }
 }
 
+/// Where an entry lies that is left out of a manifest: 1 to [`OMITTED_PATH_MAX_BYTES`] bytes. It is
+/// shown, escaped, and never opened: it may be a path that no [`SafePath`] can hold.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OmittedPath(#[serde(serialize_with = "as_bytes")] Box<[u8]>);
+
+impl OmittedPath {
+    /// Takes the bytes of a path, at most so many as may travel; `None` where there are none.
+    pub fn truncated(bytes: &[u8]) -> Option<Self> {
+        let kept = &bytes[..bytes.len().min(OMITTED_PATH_MAX_BYTES)];
+        (!kept.is_empty()).then(|| Self(kept.into()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether it is `folder` or lies below it.
+    pub fn is_below(&self, folder: &SafePath) -> bool {
+        let rest = self.0.strip_prefix(folder.as_bytes());
+        matches!(rest, Some([] | [b'/', ..]))
+    }
+}
+
+impl fmt::Display for OmittedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escape(&self.0))
+    }
+}
+
+impl fmt::Debug for OmittedPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OmittedPath({self})")
+    }
+}
+
+impl<'de> Deserialize<'de> for OmittedPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let fits = bytes.len() <= OMITTED_PATH_MAX_BYTES;
+        let path = Self::truncated(bytes).filter(|_| fits);
+        path.ok_or_else(|| de::Error::custom("a path that is left out is empty or too long"))
+    }
+}
+
+/// Why an entry is left out of a manifest. New reasons are only ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum OmissionReason {
+    /// Its name cannot be stored on every system.
+    Name,
+    /// The provider may not read it, or cannot.
+    Unreadable,
+    /// It is a pipe, a socket or a device.
+    Special,
+    /// It is larger than the largest file.
+    TooLarge,
+    /// The rules of what is offered from this folder do not parse, or cannot be read.
+    Rules,
+    /// It holds keys and state of a node.
+    Private,
+}
+
+impl OmissionReason {
+    /// One word for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Unreadable => "unreadable",
+            Self::Special => "special",
+            Self::TooLarge => "too_large",
+            Self::Rules => "rules",
+            Self::Private => "private",
+        }
+    }
+}
+
+impl fmt::Display for OmissionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Name => "its name cannot be stored on every system",
+            Self::Unreadable => "it cannot be read",
+            Self::Special => "it is a pipe, a socket or a device",
+            Self::TooLarge => "it is larger than the largest file",
+            Self::Rules => "the .shoalignore in it cannot be understood",
+            Self::Private => "it holds keys and state of shoal",
+        })
+    }
+}
+
+/// An entry that is left out of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Omission {
+    /// Where it lies in its share.
+    pub path: OmittedPath,
+    /// Why it is left out.
+    pub reason: OmissionReason,
+}
+
 fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
@@ -223,6 +321,22 @@ mod tests {
         bytes = postcard::to_stdvec(&over).expect("encodes");
         assert!(postcard::from_bytes::<PackFiles>(&bytes).is_err());
         assert!(PackFiles::new(vec![pack_file(0); PACK_MAX_FILES + 1]).is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_left_out_is_bounded_shown_escaped_and_told_from_its_neighbours() {
+        let long = vec![b'x'; OMITTED_PATH_MAX_BYTES + 1];
+        for bytes in [b"".as_slice(), &long] {
+            let encoded = postcard::to_stdvec(bytes).expect("encodes");
+            assert!(postcard::from_bytes::<OmittedPath>(&encoded).is_err());
+        }
+        assert_eq!(OmittedPath::truncated(b""), None);
+        let cut = OmittedPath::truncated(&long).expect("some of it");
+        assert_eq!(cut.as_bytes().len(), OMITTED_PATH_MAX_BYTES);
+        let path = OmittedPath::truncated(b"mail/\x1b[2J:2,S").expect("a path");
+        assert_eq!(path.to_string(), "mail/\\u{1b}[2J:2,S");
+        let is_below = |folder: &str| path.is_below(&folder.parse().expect("a path"));
+        assert!(is_below("mail") && !is_below("mai") && !is_below("mail/x"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::limits::{
     ADDRESSES_MAX, ANNOUNCE_MAX_ENTRIES, HASH_PAGE_MAX, LOCATED_MAX, PACK_MAX_FILES,
     PAGE_MAX_ENTRIES,
 };
-use crate::manifest::{ManifestEntry, PackFiles};
+use crate::manifest::{ManifestEntry, Omission, PackFiles};
 use crate::offer::{CodeElement, OfferDescription, OfferSecret, OfferTicket, RelayPlace, Sealed};
 use crate::path::SafePath;
 use crate::rate::Rate;
@@ -636,6 +636,15 @@ pub enum Communication {
         port: u16,
         /// Whether the peer answered there.
         is_reached: bool,
+    },
+    /// 47: Provider to receiver, before the first page of a manifest: what lies below the folder and
+    /// is not in it. Not said where nothing is left out.
+    ManifestOmissions {
+        /// How many entries are left out in all.
+        count: u64,
+        /// Some of them, by path in byte order, at most
+        /// [`OMISSIONS_MAX`](crate::limits::OMISSIONS_MAX) in all such messages of a manifest.
+        omissions: Bounded<Omission, PAGE_MAX_ENTRIES>,
     },
 }
 

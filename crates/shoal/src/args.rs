@@ -18,13 +18,13 @@ use shoal_wire::{JoinTicket, NodeId, NodeName, RelayTicket, SafePath};
 pub(crate) use self::people::{
     DhtArguments, DoctorArguments, ReceiveArguments, RelayOnlyArguments, SendArguments,
 };
-use crate::exit::Failure;
+use crate::exit::{Failure, codes_shown};
 use crate::limits::{ChangeArguments, LimitArguments};
 use crate::range::ByteRange;
 
 /// Moves files between machines: fast, verified, encrypted, directly from peer to peer.
 #[derive(Debug, Parser)]
-#[command(name = "shoal", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "shoal", version, max_term_width = 100, after_help = codes_and_logs())]
 pub(crate) struct Arguments {
     /// Prints one JSON event per line instead of text (see docs/json.md).
     #[arg(long, global = true, env = "SHOAL_JSON", value_parser = clap::builder::FalseyValueParser::new())]
@@ -34,11 +34,13 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 usage, 3 not found, 4 ambiguous name, 5 no connection, \
-6 certificate or key, 7 refused, 8 transfer failed (what arrived is kept), 9 a different file is \
-already there, 10 no space, 11 local folder, permission or port, 130 interrupted.
-
-Logs go to standard error and are chosen by RUST_LOG (for example RUST_LOG=info).";
+/// What stands below the help of the whole program.
+fn codes_and_logs() -> String {
+    format!(
+        "Exit codes: {}.\n\nLogs go to standard error and are chosen by RUST_LOG (for example RUST_LOG=info).",
+        codes_shown()
+    )
+}
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -200,7 +202,8 @@ const GET_EXAMPLES: &str = "Examples:
 
 const SEND_EXAMPLES: &str = "Examples:
   shoal send report.pdf                          says a code like 7-tidal-anchor
-  shoal send photos/ notes.txt --once            ends after the first receiver
+  shoal send photos/ notes.txt --once            ends once one receiver has everything
+  shoal send --once big.iso && rm big.iso        safe: ends with 0 only if it was received whole
   shoal send disk.img --ask --expires 1h         each receiver needs your yes
   shoal send report.pdf --to anna                somebody from 'shoal contacts'
   shoal send report.pdf --qr                     the ticket as a picture, too
@@ -208,7 +211,10 @@ const SEND_EXAMPLES: &str = "Examples:
   tar c src | shoal send - --name src.tar        what comes from standard input
   shoal send data/ --json | jq .                 what happens as JSON lines
 
-While it waits on a terminal: 'revoke' ends code and ticket (who is in stays), 'quit' ends it.";
+While it waits on a terminal: 'revoke' ends code and ticket (who is in stays), 'quit' ends it.
+
+Ends with 0 if as many receivers as were asked for have everything that is offered: --receivers, one with \
+--once or --to, any otherwise. With fewer it ends with 13, or with 130 after Ctrl-C or SIGTERM.";
 
 const CONTACTS_EXAMPLES: &str = "Examples:
   shoal contacts                                 who is kept, and who was met

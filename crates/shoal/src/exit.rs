@@ -14,39 +14,63 @@ use shoal_node::share::ShareError;
 use shoal_node::state::StateError;
 use shoal_server::control::client::ControlError;
 use shoal_server::server::StartError;
+use shoal_store::database::Fault;
+use shoal_store::index::IndexError;
 use shoal_wire::Refusal;
 
 use crate::output::Output;
 
-/// The exit codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $meaning:literal;)*) => {
+        /// The exit codes of commands that are not simply done.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        /// Every exit code in order, with its meaning as help and documentation give it.
+        const MEANINGS: &[(u8, &str)] = &[(0, "done"), $(($number, $meaning),)*];
+    };
+}
+
+codes! {
     /// Anything without a code of its own.
-    Other = 1,
+    Other = 1, "another failure";
     /// The command line is wrong.
-    Usage = 2,
+    Usage = 2, "the command line is wrong";
     /// No such file or peer.
-    NotFound = 3,
+    NotFound = 3, "not found";
     /// The name fits several files.
-    Ambiguous = 4,
+    Ambiguous = 4, "ambiguous";
     /// The server cannot be reached.
-    NoConnection = 5,
+    NoConnection = 5, "no connection";
     /// A certificate, key or identity is not what it should be.
-    Trust = 6,
+    Trust = 6, "trust";
     /// The other side refused.
-    Refused = 7,
+    Refused = 7, "refused";
     /// A transfer failed; what arrived is kept.
-    TransferFailed = 8,
+    TransferFailed = 8, "the transfer failed";
     /// A different file is already there.
-    TargetExists = 9,
+    TargetExists = 9, "a different file is already there";
     /// Not enough space.
-    NoSpace = 10,
+    NoSpace = 10, "no space";
     /// A local folder, permission, port or state directory is in the way.
-    Local = 11,
+    Local = 11, "something local is in the way";
     /// Every source that is left sent nothing for too long; what arrived is kept.
-    Stalled = 12,
+    Stalled = 12, "no progress";
+    /// An offer ended before as many receivers had everything as was asked for.
+    TooFewReceived = 13, "fewer received everything than was asked for";
+    /// Everything is here but what the sender left out.
+    SomeLeftOut = 14, "the sender left something out";
     /// Interrupted; the same command goes on where it stopped.
-    Interrupted = 130,
+    Interrupted = 130, "interrupted";
+}
+
+/// The exit codes as help shows them.
+pub(crate) fn codes_shown() -> String {
+    let shown = |(number, meaning): &(u8, &str)| format!("{number} {meaning}");
+    let shown: Vec<_> = MEANINGS.iter().map(shown).collect();
+    shown.join(", ")
 }
 
 impl From<Code> for ExitCode {
@@ -64,6 +88,7 @@ certificate with --server-cert FILE";
 pub(crate) struct Failure {
     code: Code,
     message: String,
+    refusal: Refusal,
 }
 
 impl Failure {
@@ -72,12 +97,25 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            refusal: refusal_of(code),
         }
+    }
+
+    /// The same, with a closer reason for another node than its code gives.
+    #[must_use]
+    pub(crate) fn told_as(self, refusal: Refusal) -> Self {
+        Self { refusal, ..self }
     }
 
     /// Something on this machine is in the way.
     pub(crate) fn local(message: impl Into<String>) -> Self {
         Self::new(Code::Local, message)
+    }
+
+    /// The state folder is in the way, or its disk has no room.
+    fn of_state(error: impl std::fmt::Display, is_full: bool) -> Self {
+        let code = if is_full { Code::NoSpace } else { Code::Local };
+        Self::new(code, error.to_string())
     }
 
     /// The code.
@@ -90,10 +128,33 @@ impl Failure {
         &self.message
     }
 
+    /// The number that tells another node of it.
+    pub(crate) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+
     /// Tells the user and gives the process's exit code.
     pub(crate) fn report(self, output: &Output) -> ExitCode {
         output.failure(&self);
         self.code.into()
+    }
+}
+
+/// What another node is told where only the exit code is known.
+fn refusal_of(code: Code) -> Refusal {
+    match code {
+        Code::Interrupted => Refusal::Cancelled,
+        Code::Usage | Code::NotFound | Code::Ambiguous | Code::Refused => Refusal::Declined,
+        Code::TargetExists => Refusal::TargetExists,
+        Code::NoSpace => Refusal::NoSpace,
+        Code::Local => Refusal::WriteFailed,
+        Code::Stalled => Refusal::TimedOut,
+        Code::Other
+        | Code::NoConnection
+        | Code::Trust
+        | Code::TransferFailed
+        | Code::TooFewReceived
+        | Code::SomeLeftOut => Refusal::Internal,
     }
 }
 
@@ -127,7 +188,20 @@ pub(crate) fn code_of(refusal: Refusal) -> Code {
 
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
-        Self::local(error.to_string())
+        match &error {
+            StateError::Io { source, .. } if Fault::from(source) == Fault::Full => {
+                let text = format!("{error}: make room on its disk and run it again");
+                Self::of_state(text, true)
+            }
+            _ => Self::of_state(error, false),
+        }
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        let is_full = error.fault() == Fault::Full;
+        Self::of_state(error, is_full)
     }
 }
 
@@ -145,7 +219,8 @@ impl From<BindError> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::local(error.to_string())
+        let is_full = error.is_no_room();
+        Self::of_state(error, is_full)
     }
 }
 
@@ -226,7 +301,7 @@ impl From<&FetchError> for Failure {
                 code => code,
             },
         };
-        Self::new(code, error.to_string())
+        Self::new(code, error.to_string()).told_as(error.refusal())
     }
 }
 
@@ -243,4 +318,22 @@ fn is_of_folder(error: &shoal_store::partial::PartialError) -> bool {
             | PartialError::TooManyOpen
             | PartialError::ReservedName
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../../docs/exit-codes.md");
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_meaning_and_no_other() {
+        let rows = DOCUMENTED.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let number: u8 = cells.next()?.parse().ok()?;
+            Some((number, cells.next()?))
+        });
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(rows, MEANINGS);
+    }
 }

@@ -25,13 +25,14 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // clap prints help and version to stdout, mistakes to stderr; a closed pipe is no mistake.
-            let _closed = error.print();
-            return if error.use_stderr() {
-                exit::Code::Usage.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            let output = Output::new(false);
+            if error.use_stderr() {
+                // Where not even that can be written, the code has to do.
+                let _ = error.print();
+                return exit::Code::Usage.into();
+            }
+            output.help(&error);
+            return ended(output.is_written(), &output);
         }
     };
     let output = Output::new(arguments.json);
@@ -51,8 +52,12 @@ fn main() -> ExitCode {
     // Work on files that was handed to threads is finished or abandoned durably by each command
     // itself; whatever else still blocks must not hold up the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended(outcome.and_then(|()| output.is_written()), &output)
+}
+
+fn ended(outcome: Result<(), exit::Failure>, output: &Output) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(&output),
+        Err(failure) => failure.report(output),
     }
 }

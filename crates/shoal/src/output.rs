@@ -2,7 +2,8 @@
 //!
 //! The only place that writes to the standard streams. Results go to standard output, progress
 //! and failures to standard error. Names from other machines arrive here as types that display
-//! escaped. A reader that went away (a closed pipe) ends the output, not the work.
+//! escaped. A reader that went away (a closed pipe) ends the output, not the work; whatever else
+//! cannot be written is remembered, and the command fails for it in the end.
 
 #![expect(
     clippy::print_stderr,
@@ -12,8 +13,9 @@
 pub(crate) mod progress;
 mod text;
 
-use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,6 +34,8 @@ pub(crate) struct Output {
     json: bool,
     is_quiet: bool,
     bars: Arc<indicatif::MultiProgress>,
+    /// Why something that was to be printed was not.
+    unwritten: Arc<OnceLock<io::Error>>,
 }
 
 impl Output {
@@ -41,6 +45,7 @@ impl Output {
             json,
             is_quiet: false,
             bars: Arc::default(),
+            unwritten: Arc::default(),
         }
     }
 
@@ -59,7 +64,7 @@ impl Output {
 
     /// Whether a moving progress display makes sense.
     pub(crate) fn shows_bars(&self) -> bool {
-        !self.json && std::io::stderr().is_terminal()
+        !self.json && io::stderr().is_terminal()
     }
 
     /// A result: `text` for a person, `{"v":1,"event":name,…fields}` for a program.
@@ -68,7 +73,7 @@ impl Output {
             self.emit(name, &fields);
         } else if !self.is_quiet {
             let text = text();
-            self.bars.suspend(|| line_out(&text));
+            self.bars.suspend(|| self.line_out(&text));
         }
     }
 
@@ -104,10 +109,41 @@ impl Output {
             .suspend(|| eprintln!("shoal: {}", failure.message()));
     }
 
+    /// What was asked for with `--help` or `--version`.
+    pub(crate) fn help(&self, help: &clap::Error) {
+        self.print(|_| help.print());
+    }
+
     /// Bytes as they are, for scripts and pages.
     pub(crate) fn raw(&self, bytes: &[u8]) {
-        let mut out = std::io::stdout().lock();
-        let _closed_pipe = out.write_all(bytes).and_then(|()| out.flush());
+        self.print(|out| out.write_all(bytes));
+    }
+
+    /// The rest of a file as it is, to the last byte, and synced where standard output can be.
+    /// Blocks for as long as its reader does.
+    ///
+    /// # Errors
+    /// Also where the reader went away: it does not have the file.
+    pub(crate) fn content(&self, file: &mut File) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        io::copy(file, &mut out)?;
+        out.flush()?;
+        let target = rustix::fs::fstat(&out)?;
+        if rustix::fs::FileType::from_raw_mode(target.st_mode).is_file() {
+            rustix::fs::fsync(&out)?;
+        }
+        Ok(())
+    }
+
+    /// Whether everything could be printed, a closed pipe aside.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn is_written(&self) -> Result<(), Failure> {
+        match self.unwritten.get() {
+            Some(error) => Err(unwritable(error)),
+            None => Ok(()),
+        }
     }
 
     fn emit(&self, name: &str, fields: &impl Serialize) {
@@ -116,13 +152,34 @@ impl Output {
         if let (Value::Object(event), Value::Object(fields)) = (&mut event, fields) {
             event.extend(fields);
         }
-        line_out(&event.to_string());
+        self.line_out(&event.to_string());
+    }
+
+    fn line_out(&self, text: &str) {
+        self.print(|out| writeln!(out, "{text}"));
+    }
+
+    fn print(&self, write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
+        let mut out = io::stdout().lock();
+        if let Err(error) = write(&mut out).and_then(|()| out.flush())
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            // The first reason is the one that is told.
+            let _ = self.unwritten.set(error);
+        }
     }
 }
 
-fn line_out(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _closed_pipe = writeln!(out, "{text}").and_then(|()| out.flush());
+/// Standard output does not take what is to be written.
+pub(crate) fn unwritable(error: &io::Error) -> Failure {
+    let text = match error.kind() {
+        ErrorKind::BrokenPipe => {
+            "standard output was closed before the whole file was written: run it again to receive it"
+                .to_owned()
+        }
+        _ => format!("cannot write to standard output: {error}"),
+    };
+    Failure::local(text)
 }
 
 /// What is logged where nobody says otherwise: our warnings. Those of the QUIC libraries tell of what
@@ -136,7 +193,7 @@ pub(crate) fn start_logging(output: &Output) {
     let bars = output.bars.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(move || AboveBars(bars.clone()));
     subscriber.init();
 }
@@ -145,11 +202,11 @@ pub(crate) fn start_logging(output: &Output) {
 struct AboveBars(Arc<indicatif::MultiProgress>);
 
 impl Write for AboveBars {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.suspend(|| std::io::stderr().write(bytes))
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(bytes))
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }

@@ -8,34 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use shoal_wire::OfferTicket;
 use shoal_wire::message::Addresses;
+use support::people::{receive, send, send_as};
 use support::{Daemon, Ended, Server, World, argument, b3sum, noise, text};
-
-/// Starts `shoal send` for files of `anna`, and waits until it says how to come.
-fn send(world: &World, server: Option<&Server>, more: &[&str]) -> (Daemon, Value) {
-    send_as(world, "anna", server, more)
-}
-
-/// The same for somebody else.
-fn send_as(world: &World, who: &str, server: Option<&Server>, more: &[&str]) -> (Daemon, Value) {
-    let mut command = world.command(&["--json", "send", "--as", who]);
-    command.arg("--state-dir").arg(world.state(who));
-    if let Some(server) = server {
-        command.args(["--join", &server.join]);
-    }
-    command.args(more);
-    let mut daemon = Daemon::start(who, command, world.path(&format!("{who}.log")));
-    let offer = daemon.event("offer");
-    (daemon, offer)
-}
-
-/// `shoal receive` as another person, with what is given in the environment.
-fn receive(world: &World, who: &str, given: &str, more: &[&str]) -> Command {
-    let mut command = world.command(&["--json", "receive", "--as", who]);
-    command.arg("--state-dir").arg(world.state(who));
-    command.arg("-o").arg(world.path(&format!("{who}/got")));
-    command.env("SHOAL_CODE", given).args(more);
-    command
-}
 
 fn receive_by_code(world: &World, who: &str, (code, server): (&str, &Server)) -> Command {
     receive(world, who, code, &["-y", "--join", &server.join])
@@ -214,7 +188,7 @@ fn a_revoked_ticket_lets_nobody_in_and_an_expired_one_is_not_even_tried() {
     let late = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(7);
     assert!(!world.path("bob/got/a.txt").exists(), "{late:?}");
     let (mut short, offer) = send(&world, None, &["--expires", "1s", argument(&file)]);
-    assert_eq!(short.wait(), 0);
+    assert_eq!(short.wait(), 13);
     let ticket: shoal_wire::OfferTicket = text(&offer, "ticket").parse().unwrap();
     let expires_at_s = ticket.expires_at_s - 1_000;
     let old = shoal_wire::OfferTicket {
@@ -414,9 +388,9 @@ fn what_cannot_travel_is_left_out_and_said() {
     let album = world.files("anna").join("album");
     let (mut anna, offer) = send(&world, None, &[argument(&album)]);
     let said = text(&anna.event("warning"), "message");
-    assert!(said.contains("1 file(s) cannot be sent"), "{said}");
+    assert!(said.contains("1 entry cannot be sent"), "{said}");
     assert!(said.contains("two\\nlines"), "{said}");
     let ticket = text(&offer, "ticket");
-    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(0);
+    let bob = Ended::of(&mut receive(&world, "bob", &ticket, &["-y"])).expect(14);
     assert_eq!(bob.event("done")["fetched"], 1);
 }

@@ -3,7 +3,8 @@
 //! Pieces are hashed and written on the blocking pool, several at a time and in any order: each is
 //! a subtree of its chunk's hash. A chunk of one piece is verified before any byte of it is
 //! written; a larger one counts only once its last piece has verified it. What is verified is
-//! synced in stretches, one at a time, while more is received and written.
+//! synced in stretches, one at a time, while more is received and written. What an earlier process
+//! left is hashed again beside all that, and what turns out damaged is given back to be fetched.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use shoal_store::folder::Folder;
 use shoal_store::hashing::{HashList, PIECE_BYTES, chunk_of_pieces, piece_hash};
 use shoal_store::partial::{
-    ChunkWriter, Content, FinishError, FinishOptions, Partial, PartialError, Source, Synced,
+    ChunkWriter, Content, FinishError, FinishOptions, Partial, PartialError, RecheckResult, Source,
+    Synced,
 };
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash, SafePath};
 
@@ -61,6 +63,9 @@ impl From<PartialError> for StoreError {
     }
 }
 
+/// Tells disk work whether it is to stop.
+pub(super) type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A partial and what is under way in it.
 pub(super) struct Disk {
     partial: Partial,
@@ -68,6 +73,10 @@ pub(super) struct Disk {
     writes: VecDeque<Write>,
     begun: BTreeMap<ChunkIndex, Begun>,
     syncing: Option<Stretch>,
+    rechecking: Option<Running<RecheckResult>>,
+    stop: Stop,
+    resumed_bytes: u64,
+    damaged: Vec<ChunkIndex>,
     layout: ChunkLayout,
     tasks: Tasks,
     durability: Durability,
@@ -101,29 +110,43 @@ struct Stretch {
     stored_chunks: u32,
 }
 
-/// Opens the partial of `target`, for a range of it or all. With the content's `list`, only chunks
-/// that it confirms are kept, be it of a download that was begun from the origin before the list
-/// was known.
-pub(super) fn open_partial(
-    (folder, target): (&Folder, &SafePath),
-    origin: &Content,
-    list: Option<&HashList>,
-    range: Option<&Range<u64>>,
-) -> Result<Partial, PartialError> {
-    let Some(list) = list else {
-        return Partial::open(folder, target, origin, None);
-    };
-    let content = Content {
-        source: Source::Root(list.root()),
-        layout: origin.layout,
-    };
-    let also = Some(origin.source);
-    let mut partial = match range {
-        Some(range) => Partial::open_range(folder, target, &content, also, range)?,
-        None => Partial::open(folder, target, &content, also)?,
-    };
-    partial.keep_matching(list)?;
-    Ok(partial)
+/// Which partial is opened.
+pub(super) struct PartialRequest {
+    pub(super) folder: Folder,
+    pub(super) target: SafePath,
+    /// The content as the source at hand knows it.
+    pub(super) origin: Content,
+    /// The content's list, where it is known. Then only chunks that it confirms are kept, be it of
+    /// a download that was begun from the origin before the list was known.
+    pub(super) list: Option<HashList>,
+    /// The bytes that are needed, where that is not all of them.
+    pub(super) range: Option<Range<u64>>,
+}
+
+impl PartialRequest {
+    /// Opens it, or goes on with the one that an earlier try `left` open.
+    pub(super) fn open(&self, left: Option<Partial>) -> Result<Partial, PartialError> {
+        let (content, also) = match &self.list {
+            None => (self.origin, None),
+            Some(list) => {
+                let source = Source::Root(list.root());
+                let layout = self.origin.layout;
+                (Content { source, layout }, Some(self.origin.source))
+            }
+        };
+        let left = left.filter(|partial| partial.is_of(&content, also));
+        let mut partial = match (left, &self.range) {
+            (Some(partial), _) => partial,
+            (None, None) => Partial::open(&self.folder, &self.target, &content, also)?,
+            (None, Some(range)) => {
+                Partial::open_range(&self.folder, &self.target, &content, also, range)?
+            }
+        };
+        if let Some(list) = &self.list {
+            partial.keep_matching(list)?;
+        }
+        Ok(partial)
+    }
 }
 
 fn of_finish(error: FinishError) -> FetchError {
@@ -135,13 +158,21 @@ fn of_finish(error: FinishError) -> FetchError {
 
 impl Disk {
     /// Takes over an open partial.
-    pub(super) fn new(partial: Partial, tasks: &Tasks, durability: Durability) -> Self {
+    pub(super) fn new(
+        partial: Partial,
+        tasks: &Tasks,
+        (durability, stop): (Durability, Stop),
+    ) -> Self {
         Self {
             layout: partial.layout(),
             partial,
             writes: VecDeque::new(),
             begun: BTreeMap::new(),
             syncing: None,
+            rechecking: None,
+            stop,
+            resumed_bytes: 0,
+            damaged: Vec::new(),
             tasks: tasks.clone(),
             durability,
             stored_bytes: 0,
@@ -190,14 +221,25 @@ impl Disk {
         std::mem::take(&mut self.stored_bytes)
     }
 
+    /// Bytes of an earlier process that were found sound since this was last asked.
+    pub(super) fn take_resumed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.resumed_bytes)
+    }
+
+    /// Chunks of an earlier process that were found damaged since this was last asked, and have to
+    /// be fetched.
+    pub(super) fn take_damaged(&mut self) -> Vec<ChunkIndex> {
+        std::mem::take(&mut self.damaged)
+    }
+
     /// Whether another piece may begin.
     pub(super) fn has_place(&self) -> bool {
         self.writes.len() < WRITES_AT_ONCE
     }
 
-    /// Whether every piece that began is stored.
+    /// Whether every piece that began is stored, and nothing is left to be hashed again.
     pub(super) fn is_idle(&self) -> bool {
-        self.writes.is_empty()
+        self.writes.is_empty() && self.rechecking.is_none()
     }
 
     /// Begins to verify and write a piece. Bytes of a chunk that is there already are dropped.
@@ -252,6 +294,10 @@ impl Disk {
         {
             self.settle_write().await?;
         }
+        if self.rechecking.as_ref().is_none_or(Running::has_ended) {
+            self.settle_recheck().await?;
+            self.begin_recheck().await;
+        }
         if let Some(stretch) = &self.syncing {
             let is_behind = stretch.bytes + self.unsynced_bytes >= UNSYNCED_MAX_BYTES;
             if !is_behind && !stretch.running.has_ended() {
@@ -269,6 +315,7 @@ impl Disk {
     pub(super) async fn news(&mut self) {
         let due = self.last_sync + self.sync_interval();
         let (writes, syncing) = (&mut self.writes, &mut self.syncing);
+        let rechecking = &mut self.rechecking;
         let has_unsynced = self.unsynced_bytes > 0;
         let stored = async {
             match writes.front_mut() {
@@ -283,21 +330,31 @@ impl Disk {
                 None => std::future::pending().await,
             }
         };
+        let rechecked = async {
+            match rechecking {
+                Some(running) => running.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stored => {}
             () = synced => {}
+            () = rechecked => {}
         }
     }
 
-    /// Makes every chunk durable that is verified by now, whatever became of others.
-    pub(super) async fn sync(&mut self) -> Result<(), PartialError> {
-        while !self.is_idle() {
+    /// Ends early: makes every chunk durable that is verified by now, whatever became of others,
+    /// and gives the partial back for the next try.
+    pub(super) async fn close(mut self) -> Result<Partial, PartialError> {
+        while !self.writes.is_empty() {
             // The first failure has been told.
             let _ = self.settle_write().await;
         }
+        self.settle_recheck().await?;
         self.settle_sync().await?;
         self.begin_sync().await?;
-        self.settle_sync().await
+        self.settle_sync().await?;
+        Ok(self.partial)
     }
 
     /// Takes every chunk as missing again: they do not belong together.
@@ -374,6 +431,41 @@ impl Disk {
         }
         self.partial.verified(write.index, expected);
         self.stored_chunks += 1;
+        Ok(())
+    }
+
+    async fn begin_recheck(&mut self) {
+        let Some(recheck) = self.partial.begin_recheck() else {
+            return;
+        };
+        let stop = Arc::clone(&self.stop);
+        let work = move || recheck.run(&*stop);
+        self.rechecking = Some(self.tasks.start_blocking(work).await);
+    }
+
+    /// Waits for the recheck that is under way, if there is one.
+    async fn settle_recheck(&mut self) -> Result<(), PartialError> {
+        let Some(running) = &mut self.rechecking else {
+            return Ok(());
+        };
+        running.ended().await;
+        let Some(running) = self.rechecking.take() else {
+            return Ok(());
+        };
+        let result = running.result().await;
+        if result.has_damage() {
+            self.settle_sync().await?;
+        }
+        let before = self.partial.durable_bytes();
+        let damaged = self.partial.end_recheck(result)?;
+        self.resumed_bytes += self.partial.durable_bytes() - before;
+        if !damaged.is_empty() {
+            tracing::warn!(
+                chunks = damaged.len(),
+                "an unfinished file was damaged on this disk: what is damaged is fetched again"
+            );
+        }
+        self.damaged.extend(damaged);
         Ok(())
     }
 

@@ -16,11 +16,12 @@ use shoal_link::{Link, RecvStream, SendStream, Stream, StreamName};
 use shoal_store::hashing::{HashList, PIECE_BYTES};
 use shoal_wire::{ChunkLayout, ChunkRanges, Communication, Hash};
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 use super::disk::{Disk, Piece, StoreError, WRITES_AT_ONCE};
 use super::error::FetchError;
 use super::pieces::Chunks;
-use super::receive::{Attempt, acknowledge};
+use super::receive::{Attempt, WORD_INTERVAL, acknowledge};
 use super::wanted::Wanted;
 use crate::budget::{self, Pool};
 
@@ -105,8 +106,9 @@ impl Attempt<'_> {
         let mut root = self
             .run_lanes((link, stream), disk, (list, pool), (&wanted, further))
             .await?;
-        if wanted.count() > 0 {
-            // A lane that was refused gave back what nobody was left to ask for.
+        while wanted.count() > 0 {
+            // What nobody was left to ask for: a lane that was refused gave it back, or the disk
+            // turned out not to have it.
             let alone = self.run_lanes((link, stream), disk, (list, pool), (&wanted, 0));
             root = root.or(alone.await?);
         }
@@ -143,7 +145,7 @@ impl Attempt<'_> {
             }
             Ok(all(lanes).await)
         };
-        let storing = self.store_pieces(disk, &send, heard);
+        let storing = self.store_pieces(disk, wanted, &send, heard);
         let (heard, ()) = tokio::try_join!(hearing, storing)?;
         Ok(heard?.into_iter().flatten().next())
     }
@@ -250,17 +252,25 @@ impl Attempt<'_> {
     async fn store_pieces(
         &self,
         disk: &mut Disk,
+        wanted: &Wanted,
         send: &Mutex<&mut SendStream>,
         mut heard: mpsc::Receiver<Piece>,
     ) -> Result<(), FetchError> {
         let mut is_open = true;
+        let mut next_word = Instant::now() + WORD_INTERVAL;
         loop {
+            if self.job.transfer.is_cancelled() {
+                return Err(FetchError::Cancelled);
+            }
             let before = disk.durable_chunks();
             disk.tend().await.map_err(|error| self.not_stored(error))?;
+            wanted.add(disk.take_damaged());
             self.job.transfer.verified(disk.take_stored_bytes());
+            self.job.transfer.resumed(disk.take_resumed_bytes());
+            self.job.transfer.durable(disk.durable_bytes());
             let durable_chunks = disk.durable_chunks();
-            if durable_chunks > before {
-                self.job.transfer.durable(disk.durable_bytes());
+            if durable_chunks > before || Instant::now() >= next_word {
+                next_word = Instant::now() + WORD_INTERVAL;
                 let saying = async {
                     let mut send = send.lock().await;
                     acknowledge(&mut send, durable_chunks).await;
@@ -276,6 +286,7 @@ impl Attempt<'_> {
                     None => is_open = false,
                 },
                 () = disk.news() => {}
+                () = tokio::time::sleep_until(next_word) => {}
             }
         }
     }

@@ -22,6 +22,8 @@ use crate::requests::{RequestError, answer, converse};
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the last words of a visit may take to arrive.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long they may take where there is nothing to be gained by them.
+const GIVING_UP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What opens an offer on every new link.
 #[derive(Debug, Clone)]
@@ -129,16 +131,33 @@ impl OpenOffer {
         self.lease.link()
     }
 
-    /// Tells the sender that this node has everything that it wanted, and waits until it knows.
-    pub async fn done(&self, files: u64, bytes: u64) {
-        let visit = self.lease.open.get().and_then(|open| open.visit.as_ref());
-        let Some((stream, _)) = visit else { return };
-        let mut stream = stream.lock().await;
+    /// Tells the sender that this node has everything that it wanted, durably and where it belongs,
+    /// and waits until it knows; false where it cannot be told.
+    pub async fn done(&self, files: u64, bytes: u64) -> bool {
         let done = Communication::OfferDone { files, bytes };
-        if stream.send.say(&done).await.is_ok() {
-            stream.send.finish();
-            let _ = tokio::time::timeout(FAREWELL_DEADLINE, stream.send.stopped()).await;
+        self.say_last(&done, FAREWELL_DEADLINE).await
+    }
+
+    /// Tells the sender that this node leaves without having everything, and why.
+    pub async fn give_up(&self, reason: Refusal) {
+        let given_up = Communication::refused(reason, "");
+        // A sender that is gone needs no reason.
+        let _ = self.say_last(&given_up, GIVING_UP_DEADLINE).await;
+    }
+
+    /// Says the last word of the visit, which the sender answers by ending its side too.
+    async fn say_last(&self, message: &Communication, deadline: Duration) -> bool {
+        let visit = self.lease.open.get().and_then(|open| open.visit.as_ref());
+        let Some((stream, _)) = visit else {
+            return false;
+        };
+        let mut stream = stream.lock().await;
+        let Stream { send, recv, .. } = &mut *stream;
+        if send.say(message).await.is_err() {
+            return false;
         }
+        send.finish();
+        matches!(recv.hear(deadline).await, Ok(None))
     }
 }
 

@@ -12,7 +12,7 @@ use shoal_wire::{ChunkLayout, ChunkRanges, Communication, Refusal};
 
 use super::links::Lease;
 use super::pieces::Chunks;
-use super::receive::Attempt;
+use super::receive::{Attempt, LeftOpen};
 use super::{FetchError, FetchJob, FetchPolicy, Fetcher, Source};
 use crate::transfers::{Direction, EndOnDrop, Transfers};
 
@@ -53,6 +53,7 @@ impl Fetcher {
             tasks: &self.tasks,
             share: None,
             known: None,
+            left: &LeftOpen::default(),
         }
         .prove(&lease)
         .await

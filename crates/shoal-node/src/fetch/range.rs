@@ -42,9 +42,7 @@ impl Attempt<'_> {
         self.job.transfer.sized(disk.wanted_bytes());
         let receiving = self.receive_chunks((link, stream), &mut disk, Some(&list), pool);
         if let Err(error) = receiving.await {
-            // What was verified is kept, whatever the reason; a second failure adds nothing.
-            let _ = disk.sync().await;
-            self.job.transfer.durable(disk.durable_bytes());
+            self.leave(disk).await;
             return Err(error);
         }
         let stored_chunks = disk.stored_chunks();

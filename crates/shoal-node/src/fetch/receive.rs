@@ -1,14 +1,15 @@
 //! One try at one source: request, hash list, chunks, completion.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_link::{Link, RecvStream, SendStream, Stream};
 use shoal_store::hashing::HashList;
-use shoal_store::partial::{Content, FinishOptions, Source};
+use shoal_store::partial::{Content, FinishOptions, Partial, Source};
 use shoal_wire::message::{FileRequest, Outcome, Provider};
 use shoal_wire::{ChunkIndex, ChunkLayout, Communication, FileEntry, Hash, Refusal};
 
-use super::disk::{Disk, open_partial};
+use super::disk::{Disk, PartialRequest};
 use super::donors::Known;
 use super::error::FetchError;
 use super::target::{self, Seen, Target};
@@ -20,6 +21,9 @@ use crate::tasks::Tasks;
 
 /// How long a source may send nothing before it counts as stalled.
 pub(super) const STALL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a source may hear nothing while the disk is searched or read: it gives a silent receiver
+/// up after ten minutes.
+pub(super) const WORD_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the last words to a source may take to arrive before the stream is left.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -30,6 +34,22 @@ pub(super) struct Attempt<'a> {
     pub(super) tasks: &'a Tasks,
     pub(super) share: Option<&'a Share>,
     pub(super) known: Option<&'a Known>,
+    pub(super) left: &'a LeftOpen,
+}
+
+/// The partial that a try at a source left open for the next one, which so need not hash again what
+/// is known to be sound.
+#[derive(Debug, Default)]
+pub(super) struct LeftOpen(Mutex<Option<Partial>>);
+
+impl LeftOpen {
+    pub(super) fn put(&self, partial: Partial) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial);
+    }
+
+    fn take(&self) -> Option<Partial> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Attempt<'_> {
@@ -122,9 +142,7 @@ impl Attempt<'_> {
         let root = match receiving.await {
             Ok(root) => root,
             Err(error) => {
-                // What was verified is kept, whatever the reason; a second failure adds nothing.
-                let _ = disk.sync().await;
-                self.job.transfer.durable(disk.durable_bytes());
+                self.leave(disk).await;
                 return Err(error);
             }
         };
@@ -140,6 +158,15 @@ impl Attempt<'_> {
         }
         self.job.transfer.durable(total_bytes);
         Ok((fetched, Some(stored_chunks)))
+    }
+
+    /// Keeps what was verified for the next try, whatever the reason.
+    pub(super) async fn leave(&self, disk: Disk) {
+        // A second failure adds nothing.
+        if let Ok(partial) = disk.close().await {
+            self.job.transfer.durable(partial.durable_bytes());
+            self.left.put(partial);
+        }
     }
 
     pub(super) async fn hear_entry(&self, stream: &mut Stream) -> Result<FileEntry, FetchError> {
@@ -240,17 +267,22 @@ impl Attempt<'_> {
             },
             layout: ChunkLayout::of(entry.size),
         };
-        let (folder, target) = (self.job.folder.clone(), self.job.target.clone());
-        let (known, range) = (list.cloned(), self.job.range.clone());
-        let open =
-            move || open_partial((&folder, &target), &origin, known.as_ref(), range.as_ref());
-        let mut partial = self.tasks.blocking(open).await?;
+        let request = PartialRequest {
+            folder: self.job.folder.clone(),
+            target: self.job.target.clone(),
+            origin,
+            list: list.cloned(),
+            range: self.job.range.clone(),
+        };
+        let left = self.left.take();
+        let mut partial = self.tasks.blocking(move || request.open(left)).await?;
         self.job.transfer.restarted(partial.durable_bytes());
         if let Some(list) = list {
             partial = self.reuse(partial, list, send, pool).await?;
         }
         let durability = self.job.policy.durability;
-        Ok(Disk::new(partial, self.tasks, durability))
+        let stop = Arc::new(self.stop());
+        Ok(Disk::new(partial, self.tasks, (durability, stop)))
     }
 
     pub(super) fn source_changed(&self) -> FetchError {
@@ -299,7 +331,10 @@ impl Attempt<'_> {
             return Err(self.source_changed());
         }
         let there = match self.look_again(seen, &hashes).await {
-            Target::Different if !self.job.overwrite => return Err(self.target_exists()),
+            Target::Different if !self.job.overwrite => {
+                self.leave(disk).await;
+                return Err(self.target_exists());
+            }
             there => there,
         };
         let is_same = matches!(there, Target::Same(_));

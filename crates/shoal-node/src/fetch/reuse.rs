@@ -6,21 +6,17 @@
 //! read costs the try.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shoal_link::SendStream;
 use shoal_store::hashing::HashList;
 use shoal_store::partial::{Partial, PartialError, Search, Synced};
 
 use super::disk::{SYNC_BYTES, UNSYNCED_MAX_BYTES};
-use super::receive::{Attempt, acknowledge};
+use super::receive::{Attempt, WORD_INTERVAL, acknowledge};
 use super::{Durability, FetchError};
 use crate::budget::{BLOCK_BYTES, Buffer, Pool};
 use crate::tasks::Running;
-
-/// How long a source may hear nothing while this machine is searched: it gives a silent receiver
-/// up after ten minutes.
-const WORD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A partial that takes what it finds, as it goes to a thread and comes back.
 struct Finder {
@@ -149,14 +145,15 @@ impl Attempt<'_> {
         let _ = syncs.settle(&mut partial).await;
         let sync = move || {
             let _ = partial.sync();
-            partial.durable_bytes()
+            partial
         };
-        let durable_bytes = self.tasks.blocking(sync).await;
-        self.job.transfer.durable(durable_bytes);
+        let partial = self.tasks.blocking(sync).await;
+        self.job.transfer.durable(partial.durable_bytes());
+        self.left.put(partial);
     }
 
     /// Tells disk work whether it is to stop.
-    pub(super) fn stop(&self) -> impl Fn() -> bool + Send + use<> {
+    pub(super) fn stop(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let (transfer, tasks) = (self.job.transfer.clone(), self.tasks.clone());
         move || transfer.is_cancelled() || tasks.is_cancelled()
     }

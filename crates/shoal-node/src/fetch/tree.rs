@@ -16,6 +16,7 @@ mod voice;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_link::Link;
@@ -23,7 +24,7 @@ use shoal_store::attributes::{NotKept, Wanted, apply_extras};
 use shoal_store::folder::Folder;
 use shoal_store::staging::Staging;
 use shoal_wire::SafePath;
-use shoal_wire::manifest::{EntryKind, Extras};
+use shoal_wire::manifest::{EntryKind, Extras, Omission};
 use shoal_wire::message::Provider;
 use tokio::sync::mpsc;
 
@@ -47,8 +48,12 @@ const PACKS_STAGED: usize = 64;
 /// Names that would collide elsewhere that are warned of one by one.
 const TWINS_NAMED: u64 = 3;
 
-/// Chooses entries by their path below the folder that is fetched, and by what they are.
+/// Chooses entries by their path below the folder that is fetched, and by what they are. A folder that
+/// is not chosen is made all the same where something in it is.
 pub type Choose = Arc<dyn Fn(&SafePath, &EntryKind) -> bool + Send + Sync>;
+
+/// The same for an entry that is left out, of which nothing is known but its path, as bytes.
+pub type ChooseOmitted = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// How a folder is fetched.
 #[derive(Clone)]
@@ -63,6 +68,8 @@ pub struct TreeOptions {
     pub policy: FetchPolicy,
     /// Which entries; all where `None`.
     pub choose: Option<Choose>,
+    /// Which of the entries that the provider leaves out are told; all where `None`.
+    pub choose_omitted: Option<ChooseOmitted>,
     /// Whether it is only told what would be done.
     pub dry_run: bool,
 }
@@ -83,6 +90,7 @@ impl Default for TreeOptions {
             wanted: Wanted::default(),
             policy: FetchPolicy::default(),
             choose: None,
+            choose_omitted: None,
             dry_run: false,
         }
     }
@@ -146,6 +154,15 @@ pub enum TreeEvent {
         /// What.
         what: Lost,
     },
+    /// Something that should be in the folder is left out by its provider.
+    LeftOut(Omission),
+    /// So many more are left out than are named.
+    LeftOutUnnamed(u64),
+    /// In a dry run: a folder would be made where it is missing.
+    PlannedFolder {
+        /// Where.
+        target: SafePath,
+    },
     /// In a dry run: what would be done with a file.
     Planned {
         /// Where it would go.
@@ -175,6 +192,8 @@ struct Tree<'a> {
     over: Mutex<HashSet<u64>>,
     path_hasher: RandomState,
     twins: Mutex<Twins>,
+    /// Whether it was told what the provider leaves out.
+    has_told_omissions: AtomicBool,
 }
 
 /// Names that this disk keeps apart and others do not.
@@ -203,6 +222,7 @@ impl Fetcher {
             over: Mutex::default(),
             path_hasher: RandomState::new(),
             twins: Mutex::default(),
+            has_told_omissions: AtomicBool::new(false),
         };
         let fetched = tree.try_while_it_helps().await;
         job.transfer.ended(match &fetched {

@@ -68,9 +68,13 @@ impl Wanted {
 
     /// Takes chunks back that were handed out and not fetched.
     pub(super) fn give_back(&self, ranges: &ChunkRanges) {
+        self.add(ranges.indexes(&self.layout).into_iter().flatten());
+    }
+
+    /// Takes chunks that turned out to be needed too.
+    pub(super) fn add(&self, chunks: impl IntoIterator<Item = ChunkIndex>) {
         let mut rest = self.lock();
-        for index in ranges.indexes(&self.layout).into_iter().flatten() {
-            let at = index.get();
+        for at in chunks.into_iter().map(ChunkIndex::get) {
             let place = rest.partition_point(|range| range.end <= at);
             rest.insert(place, at..at + 1);
         }

@@ -4,14 +4,14 @@
 //! way count as wrong until they are right, so that many at once are no more guesses than three.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_core::backoff::Backoff;
 use shoal_link::{Link, Stream};
 use shoal_wire::code::CodeWords;
 use shoal_wire::{Code, Communication, Nameplate, NodeId, Refusal};
 
-use super::{Offer, OfferEvent, Shared, now_s};
+use super::{Offer, OfferEvent, Shared};
 use crate::rendezvous::{self, RendezvousError};
 use crate::requests::{Handler, REQUEST_DEADLINE, RequestError, answer, converse, serve_streams};
 use crate::session::{Connect, ConnectError, Session};
@@ -107,10 +107,10 @@ async fn open(
     nameplate: Option<Nameplate>,
 ) -> Result<Mailbox, CodeStop> {
     let session = Session::connect(connect).await?;
-    let left_s = shared.expires_at_s.saturating_sub(now_s());
+    let left = shared.expires_at.saturating_duration_since(Instant::now());
     let asked = Communication::CodeOffer {
         nameplate,
-        lifetime_s: u32::try_from(left_s).unwrap_or(u32::MAX),
+        lifetime_s: u32::try_from(left.as_secs()).unwrap_or(u32::MAX),
     };
     let mut stream = converse(session.link(), &asked).await?;
     match answer(&mut stream, REQUEST_DEADLINE).await? {

@@ -5,7 +5,7 @@
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_link::{HearError, Link, Protocol, Stream};
 use shoal_wire::offer::OfferDescription;
@@ -13,6 +13,7 @@ use shoal_wire::{Communication, NodeId, NodeName, OfferSecret, Refusal};
 use tokio::sync::{Semaphore, SetOnce, oneshot};
 
 use super::codes::claimed;
+use super::receipt::Receipt;
 use super::{OfferEvent, Shared};
 use crate::provide::{Asker, Permission, Provide, is_about_files};
 use crate::requests::{Handler, serve_streams};
@@ -26,6 +27,11 @@ const STRANGER_DEADLINE: Duration = Duration::from_secs(30);
 const DECISION_DEADLINE: Duration = Duration::from_secs(300);
 /// How long the stream of a visit may be silent: it is, until the receiver has everything.
 const VISIT_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a visit may go on without anything moving once nobody new is let in: a receiver may have
+/// to read for long what it has already.
+const QUIET_MAX: Duration = Duration::from_secs(600);
+/// How long a receiver that left without a word is expected back: it tries for as long.
+const RETURN_MAX: Duration = Duration::from_secs(60);
 /// How long a refusal may take to arrive.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -36,15 +42,17 @@ pub enum VisitState {
     Waiting,
     /// It is there.
     Open,
-    /// It has everything that it wanted: so many files and bytes.
-    Finished {
-        /// Files.
-        files: u64,
-        /// Their size, in bytes.
-        bytes: u64,
+    /// It has everything that it wanted.
+    Finished(Receipt),
+    /// It was not let in.
+    TurnedAway,
+    /// It left before it had everything.
+    Left {
+        /// When.
+        at: Instant,
+        /// Why, where it said so; it comes back otherwise, if it can.
+        reason: Option<Refusal>,
     },
-    /// It left before that, or was turned away.
-    Left,
 }
 
 /// The visit of one receiver.
@@ -98,7 +106,39 @@ impl Visit {
     }
 
     pub(super) fn is_finished(&self) -> bool {
-        matches!(self.state(), VisitState::Finished { .. })
+        matches!(self.state(), VisitState::Finished(_))
+    }
+
+    /// Whether it was let in at all.
+    pub(super) fn was_let_in(&self) -> bool {
+        !matches!(self.state(), VisitState::Waiting | VisitState::TurnedAway)
+    }
+
+    /// Whether its receiver is there, or waits to be let in.
+    pub(super) fn is_under_way(&self) -> bool {
+        let has_left = matches!(
+            self.state(),
+            VisitState::TurnedAway | VisitState::Left { .. }
+        );
+        !has_left && self.is_there()
+    }
+
+    /// Whether its receiver had begun, and may come back to go on.
+    pub(super) fn is_resumable(&self) -> bool {
+        match self.state() {
+            VisitState::Open => true,
+            VisitState::Left { at, reason: None } => at.elapsed() < RETURN_MAX,
+            _ => false,
+        }
+    }
+
+    pub(super) fn finish(&self, receipt: Receipt) {
+        self.set(VisitState::Finished(receipt));
+    }
+
+    fn leave(&self, reason: Option<Refusal>) {
+        let at = Instant::now();
+        self.set(VisitState::Left { at, reason });
     }
 
     fn set(&self, state: VisitState) {
@@ -203,7 +243,7 @@ impl Visitor {
         let Some(node) = link.remote_id() else {
             return refuse(stream, Refusal::WrongIdentity).await;
         };
-        let refusal = if shared.is_over() || shared.is_enough_for(node) {
+        let refusal = if !shared.may_come(node) {
             Some(Refusal::OfferOver)
         } else if !shared.admits(node, &secret) {
             Some(Refusal::NotGranted)
@@ -218,22 +258,30 @@ impl Visitor {
         let visit = Arc::new(self.enter(node, name, link));
         let id = shared.issued().enter(&visit);
         if shared.asks && !self.is_let_in(id, &visit, stream).await {
-            visit.set(VisitState::Left);
+            visit.set(VisitState::TurnedAway);
             shared.issued().waiting.remove(&id);
             return refuse(stream, Refusal::Declined).await;
         }
         let is_second = self.visit.set(Arc::clone(&visit)).is_err();
         if is_second {
+            visit.set(VisitState::TurnedAway);
             return refuse(stream, Refusal::Unexpected).await;
         }
         link.widen();
         visit.set(VisitState::Open);
         shared.tell(OfferEvent::Opened(Arc::clone(&visit)));
-        self.stay(&visit, stream).await;
-        if visit.state() == VisitState::Open {
-            visit.set(VisitState::Left);
+        {
+            let _presence = Presence {
+                shared,
+                visit: &visit,
+            };
+            self.stay(&visit, stream).await;
         }
-        shared.tell(OfferEvent::Left(visit));
+        if visit.is_finished() {
+            // It goes by itself; one that does not holds nothing up.
+            let _ = tokio::time::timeout(FAREWELL_DEADLINE, link.closed()).await;
+            link.close(Refusal::Done);
+        }
     }
 
     fn enter(&self, node: NodeId, name: NodeName, link: &Link) -> Visit {
@@ -288,36 +336,57 @@ impl Visitor {
         if stream.send.say(&described).await.is_err() {
             return;
         }
-        loop {
-            match stream.recv.hear(VISIT_DEADLINE).await {
-                Ok(Some(Communication::OfferDone { files, bytes })) => {
-                    visit.set(VisitState::Finished { files, bytes });
-                    shared.tell(OfferEvent::Finished(Arc::clone(visit)));
-                    self.has_everything(visit);
-                    stream.send.finish();
-                }
-                Ok(None) | Err(HearError::Stream(_)) => return,
-                Ok(Some(_)) | Err(_) => {
-                    visit.link.close(Refusal::Unexpected);
-                    return;
-                }
+        tokio::select! {
+            () = self.hear_out(visit, stream) => {}
+            () = self.outstayed(visit) => {
+                visit.leave(Some(Refusal::TimedOut));
+                visit.link.close(Refusal::OfferOver);
             }
         }
     }
 
-    fn has_everything(&self, visit: &Visit) {
-        let shared = &self.shared;
-        let is_over = {
-            let mut issued = shared.issued();
-            issued.finished.insert(visit.node);
-            let finished = issued.finished.len();
-            shared
-                .receivers
-                .is_some_and(|wanted| finished >= wanted as usize)
-        };
-        if is_over {
-            shared.tell(OfferEvent::Over);
+    /// Hears what becomes of a visit: one last word, or its end without one.
+    async fn hear_out(&self, visit: &Arc<Visit>, stream: &mut Stream) {
+        match stream.recv.hear(VISIT_DEADLINE).await {
+            Ok(Some(Communication::OfferDone { files, bytes })) => {
+                self.shared.has_finished(visit, (files, bytes));
+            }
+            Ok(Some(Communication::Error(report))) => visit.leave(Some(report.refusal)),
+            Ok(None) | Err(HearError::Stream(_)) => return,
+            Ok(Some(_)) | Err(_) => return visit.link.close(Refusal::Unexpected),
         }
+        stream.send.finish();
+        if let Ok(Some(_)) = stream.recv.hear(FAREWELL_DEADLINE).await {
+            visit.link.close(Refusal::Unexpected);
+        }
+    }
+
+    /// Ends once nobody new is let in and nothing has moved for long: the offer would last for as
+    /// long as that receiver pleases.
+    async fn outstayed(&self, visit: &Visit) {
+        self.shared.closed().await;
+        loop {
+            let moved = visit.moved();
+            tokio::time::sleep(QUIET_MAX).await;
+            if visit.moved() == moved {
+                return;
+            }
+        }
+    }
+}
+
+/// A receiver that was let in; it is told when it leaves, however the visit ends.
+struct Presence<'a> {
+    shared: &'a Shared,
+    visit: &'a Arc<Visit>,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        if self.visit.state() == VisitState::Open {
+            self.visit.leave(None);
+        }
+        self.shared.tell(OfferEvent::Left(Arc::clone(self.visit)));
     }
 }
 

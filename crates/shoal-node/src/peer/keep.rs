@@ -1,11 +1,12 @@
 //! Keeps the session with the server: announces, serves, and connects again when it is lost.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_core::backoff::Backoff;
 use shoal_link::LinkError;
-use shoal_wire::message::{Bounded, FileAnnounce};
+use shoal_wire::message::{Bounded, ErrorReport, FileAnnounce};
 use shoal_wire::{Communication, Refusal};
 
 use super::answers::{Answers, ToServer};
@@ -21,8 +22,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// A session that lasted this long was a success: after a shorter one the waits go on growing, so
 /// that a server that ends every session at once is not stormed.
 const SESSION_LASTED: Duration = Duration::from_secs(30);
-/// Wait before an announce that was over a quota is tried again, where the server names none.
-const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+/// Shortest and longest wait before an announce that was turned down for the time being is tried
+/// again, whatever the server says.
+const RETRY_PAUSE: RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(300);
 
 /// Time between two requests for a pass to the relay, which holds for a day.
 const PASS_RENEWAL: Duration = Duration::from_secs(6 * 3600);
@@ -89,17 +91,21 @@ async fn announce(shared: &Shared, session: &Session) -> LinkError {
     let mut is_whole = false;
     loop {
         let batch = feed.next().await;
-        let completes = batch.complete && !is_whole;
+        let is_complete = batch.complete;
         let message = message(batch, sequence);
-        if let Err(error) = deliver(session, &message, sequence).await {
-            tracing::warn!(%error, "announcing failed");
-            session.link().close(error.refusal());
-            return session.link().closed().await;
+        match deliver(shared, session, &message, sequence).await {
+            // Whoever heard of the wait hears of its end.
+            Ok(has_waited) => is_whole &= !has_waited,
+            Err(error) => {
+                tracing::warn!(%error, "announcing failed");
+                session.link().close(error.refusal());
+                return session.link().closed().await;
+            }
         }
         sequence += 1;
         let files = shared.share.totals().files;
         shared.live().status.announced_files = files;
-        if completes {
+        if is_complete && !is_whole {
             is_whole = true;
             tracing::info!(files, "announced");
             shared.tell(Event::Announced { files });
@@ -117,26 +123,45 @@ fn message(batch: Batch, sequence: u64) -> Communication {
     })
 }
 
-/// Announces one batch; waits and repeats it while a quota is used up.
+/// Announces one batch; waits and repeats it where the server says when it may be tried again.
+/// Tells whether it had to wait.
 async fn deliver(
+    shared: &Shared,
     session: &Session,
     message: &Communication,
     sequence: u64,
-) -> Result<(), RequestError> {
+) -> Result<bool, RequestError> {
+    let mut told: Option<ErrorReport> = None;
     loop {
         match session.request(message).await {
             Ok(Communication::FileAcknowledge { sequence: taken }) if taken == sequence => {
-                return Ok(());
+                return Ok(told.is_some());
             }
             Ok(_) => return Err(RequestError::Unexpected),
-            Err(RequestError::Refused(report)) if report.refusal == Refusal::QuotaExceeded => {
-                let pause = report
-                    .retry_after_ms
-                    .map_or(QUOTA_PAUSE, |wait| Duration::from_millis(wait.into()));
-                tracing::warn!(detail = %report.detail, ?pause, "the server takes no more files");
+            Err(RequestError::Refused(report)) => {
+                let Some(pause_ms) = report.retry_after_ms else {
+                    return Err(RequestError::Refused(report));
+                };
+                let pause = Duration::from_millis(pause_ms.into());
+                let pause = pause.clamp(*RETRY_PAUSE.start(), *RETRY_PAUSE.end());
+                if told.as_ref() != Some(&report) {
+                    announcing_waits(shared, &report, pause);
+                    told = Some(report);
+                }
                 tokio::time::sleep(pause).await;
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+fn announcing_waits(shared: &Shared, report: &ErrorReport, retry_in: Duration) {
+    let detail = report.detail.to_string();
+    let reason = if detail.is_empty() {
+        report.refusal.text().to_owned()
+    } else {
+        detail
+    };
+    tracing::warn!(%reason, ?retry_in, "the server takes no announcements at the moment");
+    shared.tell(Event::Waiting { reason, retry_in });
 }

@@ -2,11 +2,16 @@
 
 use shoal_link::Stream;
 use shoal_store::attributes::Wanted;
+use shoal_wire::limits::{BATCH_TARGET_BYTES, PAGE_MAX_ENTRIES};
+use shoal_wire::manifest::Omission;
 use shoal_wire::message::{Bounded, ManifestRequest};
 use shoal_wire::{Communication, Refusal};
 
 use super::{Asker, Provide, Stop, refuse};
 use crate::share::Manifest;
+
+/// What an omission takes in a frame beyond its path, in bytes, at most.
+const OMISSION_BYTES: usize = 8;
 
 impl Provide {
     /// Answers one [`ManifestRequest`] on its stream.
@@ -49,8 +54,10 @@ impl Provide {
             owner: request.owner,
             xattrs: request.xattrs,
         };
+        let left_out = self.share.skipped().below(request.folder.as_ref());
+        let mut is_empty = left_out.0 == 0;
+        tell_omissions(left_out, stream).await?;
         let mut manifest = Manifest::new(self.share.clone(), request.folder.clone(), wanted);
-        let mut is_empty = true;
         loop {
             // One page at a time, so that a slow reader holds no thread.
             let (back, (entries, more)) = self
@@ -76,4 +83,25 @@ impl Provide {
             }
         }
     }
+}
+
+/// Says what the manifest that follows does not have.
+async fn tell_omissions(
+    (count, named): (u64, Vec<Omission>),
+    stream: &mut Stream,
+) -> Result<(), Stop> {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    let mut named = named.into_iter().peekable();
+    while let Some(omission) = named.next() {
+        bytes += omission.path.as_bytes().len() + OMISSION_BYTES;
+        page.push(omission);
+        let is_full = bytes >= BATCH_TARGET_BYTES || page.len() == PAGE_MAX_ENTRIES;
+        if is_full || named.peek().is_none() {
+            bytes = 0;
+            let omissions = Bounded::truncated(std::mem::take(&mut page));
+            let message = Communication::ManifestOmissions { count, omissions };
+            stream.send.say(&message).await?;
+        }
+    }
+    Ok(())
 }

@@ -163,6 +163,17 @@ impl Roots {
         self.0.iter().find(holds).unwrap_or(&self.0[0]).folder()
     }
 
+    /// The names that a person chose; none where all of a folder counts.
+    pub(crate) fn chosen_names(&self) -> Vec<SafePath> {
+        let names = self
+            .0
+            .iter()
+            .filter_map(|root| root.only.as_ref())
+            .flatten();
+        let names = names.filter_map(|name| SafePath::new(name.as_bytes()).ok());
+        names.collect()
+    }
+
     pub(super) fn each(&self) -> &[Root] {
         &self.0
     }
@@ -209,6 +220,8 @@ mod tests {
         let folder = |path: &str| roots.folder_of(&path.parse().unwrap()).path().to_owned();
         assert_eq!(folder("album/x"), at("a").canonicalize().unwrap());
         assert_eq!(folder("note"), at("b").canonicalize().unwrap());
+        let names = ["album", "note"].map(|name| name.parse().unwrap());
+        assert_eq!(roots.chosen_names(), names);
         let twins = Roots::chosen(&[at("b/note"), at("a/link")], None);
         assert!(matches!(twins, Err(ChooseError::Twins { .. })));
     }

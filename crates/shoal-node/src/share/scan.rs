@@ -1,20 +1,21 @@
 //! A scan of a share's folder: which files it offers.
 //!
 //! Regular files only, as the [walk] shows them; symbolic links are neither followed nor offered.
-//! Hidden files are skipped unless asked for. Names that cannot travel (see [`SafePath`]) are
-//! skipped and counted. What the disk or the system could not show this time is told apart from
+//! Hidden files are skipped unless asked for. What should be offered and cannot be, a name that
+//! cannot travel (see [`SafePath`]) or a socket, is an [`Omission`]. What the disk or the system could not show this time is told apart from
 //! what is gone. What is found is told some thousands at a time, so that nothing holds all of it.
 
-use std::ffi::OsStr;
+use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use shoal_store::folder::{FileStat, FolderError};
 use shoal_wire::SafePath;
+use shoal_wire::limits::OMISSIONS_MAX;
+use shoal_wire::manifest::{Omission, OmissionReason, OmittedPath};
 
 use super::roots::Root;
-use super::rules::{IGNORE_FILE, RulesError};
+use super::rules::RulesError;
 use super::walk::{LeftOut, Met, Walk};
 
 /// Most names in one warning about what was skipped.
@@ -57,9 +58,7 @@ impl Scanned {
     pub(super) fn and(&mut self, other: Self) {
         self.is_readable &= other.is_readable;
         self.is_complete &= other.is_complete;
-        self.skipped.count += other.skipped.count;
-        self.skipped.first.extend(other.skipped.first);
-        self.skipped.first.truncate(NAMED_IN_WARNING);
+        self.skipped.and(other.skipped);
         self.closed.extend(other.closed);
     }
 }
@@ -84,13 +83,15 @@ pub(super) fn scan(
             };
         }
     }
-    for met in Walk::new(root, hidden, None, watch) {
+    let mut walk = Walk::new(root, hidden, None, watch);
+    for met in walk.by_ref() {
         seen.note(met);
         if seen.files.len() == TOLD_AT_ONCE {
             seen.tell(&mut tell);
         }
     }
     seen.tell(&mut tell);
+    seen.skipped.ignored = walk.ignored();
     Scanned {
         is_readable: true,
         is_complete: !seen.has_failed,
@@ -131,13 +132,14 @@ impl Seen {
         match met {
             Met::File(path, stat) => self.file(&path, stat),
             Met::Folder(..) | Met::Link(..) => {}
+            Met::Special(path) => self.skipped.count(&path, OmissionReason::Special, &""),
             Met::LeftOut(folder, why) => self.left_out(folder, &why),
             Met::Failed(path, error) => {
                 self.failed(&error);
                 // One that vanished meanwhile is simply not there.
                 if error.kind() != io::ErrorKind::NotFound {
-                    let name = shoal_wire::escape(&path);
-                    self.skipped.count(format!("{name}: {error}"));
+                    self.skipped
+                        .count(&path, OmissionReason::Unreadable, &error);
                 }
             }
         }
@@ -146,30 +148,19 @@ impl Seen {
     fn file(&mut self, path: &[u8], stat: FileStat) {
         match SafePath::new(path) {
             Ok(path) if stat.entry_size().is_some() => self.files.push((path, stat)),
-            Ok(path) => self
-                .skipped
-                .count(format!("{path}: larger than the largest file")),
-            Err(error) => {
-                let name = shoal_wire::escape(path);
-                self.skipped.count(format!("{name}: {error}"));
-            }
+            Ok(_) => self.skipped.count(path, OmissionReason::TooLarge, &""),
+            Err(error) => self.skipped.count(path, OmissionReason::Name, &error),
         }
     }
 
     fn left_out(&mut self, folder: Vec<u8>, why: &LeftOut) {
-        let below = |name: &str| {
-            let path = Path::new(OsStr::from_bytes(&folder)).join(name);
-            shoal_wire::escape(path.as_os_str().as_bytes()).to_string()
-        };
         match why {
             LeftOut::Private => {
-                let what = format!("{}: keys and state of shoal", below(""));
-                self.skipped.count(what);
+                self.skipped.count(&folder, OmissionReason::Private, &"");
                 self.closed.push(folder);
             }
             LeftOut::Unruled(error) => {
-                let what = format!("what is beside {}: {error}", below(IGNORE_FILE));
-                self.skipped.count(what);
+                self.skipped.count(&folder, OmissionReason::Rules, error);
                 match error {
                     RulesError::Unreadable(source) if !is_lasting(source) => self.has_failed = true,
                     _ => self.closed.push(folder),
@@ -191,21 +182,57 @@ impl Seen {
     }
 }
 
-/// Files that are there and cannot be offered.
+/// What should be offered and cannot be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
-    pub count: usize,
-    /// The first of them, each with what is wrong with it, escaped.
-    pub first: Vec<String>,
+    /// How many entries; a folder that is left out with all that is in it counts once.
+    pub count: u64,
+    /// Them, by path, [`OMISSIONS_MAX`] at most.
+    pub named: Vec<Omission>,
+    /// How many entries the owner's rules hide.
+    pub ignored: u64,
+    /// The first of them for the log, each with all that is known of what is wrong with it.
+    first: Vec<String>,
 }
 
 impl Skipped {
-    fn count(&mut self, what: String) {
+    fn count(&mut self, path: &[u8], reason: OmissionReason, detail: &dyn fmt::Display) {
         self.count += 1;
         if self.first.len() < NAMED_IN_WARNING {
-            self.first.push(what);
+            let name = shoal_wire::escape(path);
+            let detail = detail.to_string();
+            self.first.push(match detail.as_str() {
+                "" => format!("{name}: {reason}"),
+                detail => format!("{name}: {reason} ({detail})"),
+            });
         }
+        // The root itself goes by no name.
+        let path = if path.is_empty() { b"." } else { path };
+        if self.named.len() < OMISSIONS_MAX
+            && let Some(path) = OmittedPath::truncated(path)
+        {
+            self.named.push(Omission { path, reason });
+        }
+    }
+
+    fn and(&mut self, other: Self) {
+        self.count += other.count;
+        self.ignored += other.ignored;
+        self.named.extend(other.named);
+        self.named.sort_unstable();
+        self.named.truncate(OMISSIONS_MAX);
+        self.first.extend(other.first);
+        self.first.truncate(NAMED_IN_WARNING);
+    }
+
+    /// What of it lies below a folder: how many, and those that are named.
+    pub(crate) fn below(self, folder: Option<&SafePath>) -> (u64, Vec<Omission>) {
+        let Some(folder) = folder else {
+            return (self.count, self.named);
+        };
+        let mut named = self.named;
+        named.retain(|omission| omission.path.is_below(folder));
+        (named.len() as u64, named)
     }
 
     /// Says so in the log.
@@ -220,10 +247,12 @@ impl Skipped {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::ffi::OsStrExt;
 
     use shoal_store::folder::Folder;
 
     use super::*;
+    use crate::share::rules::IGNORE_FILE;
 
     fn whole(path: &Path) -> Root {
         Root::new(Folder::open(path).unwrap(), None)

@@ -154,7 +154,7 @@ impl Manifest {
         let (path, stat, target) = match met {
             Met::Folder(path, stat) => (path, stat, None),
             Met::Link(path, stat, target) => (path, stat, Some(target)),
-            Met::File(..) | Met::LeftOut(..) | Met::Failed(..) => return None,
+            Met::File(..) | Met::Special(..) | Met::LeftOut(..) | Met::Failed(..) => return None,
         };
         let path = SafePath::new(&path).ok()?;
         if let Some(folder) = &self.folder

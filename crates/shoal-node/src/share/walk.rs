@@ -28,6 +28,8 @@ pub(super) enum Met {
     Folder(Vec<u8>, FileStat),
     /// A symbolic link.
     Link(Vec<u8>, FileStat, LinkTarget),
+    /// A pipe, a socket or a device.
+    Special(Vec<u8>),
     /// A folder that is not walked.
     LeftOut(Vec<u8>, LeftOut),
     /// The system could not show something.
@@ -55,6 +57,7 @@ pub(super) struct Walk<W> {
     starts: Vec<Vec<u8>>,
     pending: Vec<Pending>,
     open: Option<Open>,
+    ignored: u64,
 }
 
 struct Pending {
@@ -85,7 +88,13 @@ impl<W: Fn(&Path)> Walk<W> {
             starts: names.rev().collect(),
             pending: Vec::from_iter(root.only.is_none().then_some(whole)),
             open: None,
+            ignored: 0,
         }
+    }
+
+    /// How many entries the rules have hidden so far; a folder counts once.
+    pub(super) fn ignored(&self) -> u64 {
+        self.ignored
     }
 
     /// A name that was chosen: neither hidden nor subject to rules itself.
@@ -107,7 +116,7 @@ impl<W: Fn(&Path)> Walk<W> {
             }
             Ok((Kind::File, stat, _)) => Some(Met::File(name, stat)),
             Ok((Kind::Link, stat, target)) => Some(Met::Link(name, stat, target?)),
-            Ok((Kind::Other, ..)) => None,
+            Ok((Kind::Other, ..)) => Some(Met::Special(name)),
             Err(error) => Some(Met::Failed(name, error)),
         }
     }
@@ -169,8 +178,9 @@ impl<W: Fn(&Path)> Walk<W> {
                         return Some(Met::Link(path, stat, target));
                     }
                 }
-                // It became something else since its folder was read: the next walk tells.
-                Ok((Kind::Folder | Kind::Other, _)) => {}
+                Ok((Kind::Other, _)) => return Some(Met::Special(path)),
+                // It became one since its folder was read: the next walk tells.
+                Ok((Kind::Folder, _)) => {}
                 // One that vanished since then is simply not there.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Some(Met::Failed(path, error)),
@@ -178,12 +188,15 @@ impl<W: Fn(&Path)> Walk<W> {
         }
     }
 
-    fn counts(&self, rules: &Rules, path: &[u8], name: &[u8], is_folder: bool) -> bool {
+    fn counts(&mut self, rules: &Rules, path: &[u8], name: &[u8], is_folder: bool) -> bool {
         if partial::is_partial_name(name) || !is_folder && name == IGNORE_FILE.as_bytes() {
             return false;
         }
         let is_shown = match rules.verdict(path, is_folder) {
-            Match::Ignore(()) => false,
+            Match::Ignore(()) => {
+                self.ignored += 1;
+                false
+            }
             Match::Whitelist(()) => true,
             Match::None => self.hidden || !name.starts_with(b"."),
         };

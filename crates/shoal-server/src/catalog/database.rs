@@ -4,23 +4,19 @@
 //! so no writer can forget them. The index holds trigrams without positions and no copy of the
 //! text: it only narrows a search down, and the table decides.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Executor as _, Row as _};
+use shoal_store::database::{self, Fault, Writer, damage};
+use sqlx::Executor as _;
+use sqlx::sqlite::SqlitePool;
 
 /// Number of the schema below; a file with another is made anew.
 const SCHEMA_VERSION: i64 = 1;
+/// Notes it; where it is noted already, this is a write that changes nothing.
+pub(super) const NOTE_SCHEMA_VERSION: &str = "PRAGMA user_version = 1";
 /// Readers side by side: a search that scans does not hold up look-ups, and each costs a thread.
 const READERS: u32 = 3;
-/// How long a statement waits for a lock, which another process alone could hold.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "
 CREATE TABLE nodes (
@@ -65,6 +61,12 @@ END;
 /// Why the catalog could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// Its disk has no room for it.
+    #[error("there is no room for the catalog {}: make room on its disk and run it again", path.display())]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+    },
     /// The database says no, also after it was made anew.
     #[error("the catalog cannot be opened: {0}")]
     Database(#[source] sqlx::Error),
@@ -79,116 +81,60 @@ pub enum OpenError {
 }
 
 /// Opens writer and readers; a damaged file is moved aside first and made anew.
-pub(super) async fn open(path: &Path) -> Result<(SqlitePool, SqlitePool), OpenError> {
-    let writer = match open_writer(path).await {
-        Ok(writer) => writer,
-        Err(error) if is_damage(&error) => {
+pub(super) async fn open(path: &Path) -> Result<(Writer, SqlitePool), OpenError> {
+    let opened = match open_sound(path).await {
+        Err(error) if Fault::from(&error) == Fault::Damaged => {
             tracing::warn!(
                 path = %path.display(),
                 %error,
                 "the catalog is damaged: it is kept as .damaged and built anew from announces",
             );
-            move_aside(path)?;
-            open_writer(path).await.map_err(OpenError::Database)?
+            database::move_aside(path).map_err(|error| OpenError::MoveAside {
+                path: path.to_owned(),
+                error,
+            })?;
+            open_sound(path).await
         }
-        Err(error) => return Err(OpenError::Database(error)),
+        outcome => outcome,
     };
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .connect_with(options(path).read_only(true))
-        .await
-        .map_err(OpenError::Database)?;
+    opened.map_err(|error| match database::fault_at(path, &error) {
+        Fault::Full => OpenError::NoRoom {
+            path: path.to_owned(),
+        },
+        _ => OpenError::Database(error),
+    })
+}
+
+async fn open_sound(path: &Path) -> Result<(Writer, SqlitePool), sqlx::Error> {
+    database::create_private(path)?;
+    let options = database::options(path)
+        .pragma("temp_store", "memory")
+        .pragma("cache_size", "-16000");
+    let writer = Writer::open(options.clone()).await?;
+    let readers = database::open_readers(options, READERS).await?;
+    if let Err(error) = prepare(&writer, &readers).await {
+        readers.close().await;
+        writer.close().await;
+        return Err(error);
+    }
     Ok((writer, readers))
 }
 
-async fn open_writer(path: &Path) -> Result<SqlitePool, sqlx::Error> {
-    // SQLite gives its journal the mode of the database, so the file is made first.
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options(path))
-        .await?;
-    match prepare(&writer).await {
-        Ok(()) => Ok(writer),
-        Err(error) => {
-            writer.close().await;
-            Err(error)
-        }
-    }
-}
-
-async fn prepare(writer: &SqlitePool) -> Result<(), sqlx::Error> {
-    let check = sqlx::query("PRAGMA quick_check(1)")
-        .fetch_one(writer)
-        .await?;
-    let verdict: String = check.try_get(0)?;
-    if verdict != "ok" {
-        return Err(sqlx::Error::Protocol(verdict));
-    }
-    let version: i64 = sqlx::query("PRAGMA user_version")
-        .fetch_one(writer)
-        .await?
-        .try_get(0)?;
-    let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(writer)
-        .await?
-        .try_get(0)?;
+async fn prepare(writer: &Writer, readers: &SqlitePool) -> Result<(), sqlx::Error> {
+    let mut reader = readers.acquire().await?;
+    database::check(&mut reader).await?;
+    let version = sqlx::query_scalar("PRAGMA user_version");
+    let version: i64 = version.fetch_one(&mut *reader).await?;
+    let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema");
+    let tables: i64 = tables.fetch_one(&mut *reader).await?;
     match (version, tables) {
         (SCHEMA_VERSION, _) => Ok(()),
         (0, 0) => {
-            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            let mut transaction = writer.begin().await?;
             transaction.execute(SCHEMA).await?;
-            transaction.execute("PRAGMA user_version = 1").await?;
+            transaction.execute(NOTE_SCHEMA_VERSION).await?;
             transaction.commit().await
         }
-        _ => Err(sqlx::Error::Protocol(format!("unknown schema {version}"))),
+        _ => Err(damage(format!("unknown schema {version}"))),
     }
-}
-
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma("temp_store", "memory")
-        .pragma("cache_size", "-16000")
-}
-
-/// Whether the file itself is at fault, rather than the folder, the disk or a lock.
-fn is_damage(error: &sqlx::Error) -> bool {
-    const CORRUPT: &str = "11";
-    const NOT_A_DATABASE: &str = "26";
-    match error {
-        sqlx::Error::Protocol(_) | sqlx::Error::ColumnDecode { .. } => true,
-        sqlx::Error::Database(inner) => inner.code().is_some_and(|code| {
-            // Extended codes keep the primary one in their low byte.
-            let primary = code.parse::<u32>().map(|code| (code & 0xff).to_string());
-            primary.is_ok_and(|primary| primary == CORRUPT || primary == NOT_A_DATABASE)
-        }),
-        _ => false,
-    }
-}
-
-fn move_aside(path: &Path) -> Result<(), OpenError> {
-    for suffix in ["", "-wal", "-shm"] {
-        let from = with_suffix(path, suffix);
-        let to = with_suffix(&from, ".damaged");
-        match std::fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(OpenError::MoveAside { path: from, error }),
-        }
-    }
-    Ok(())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
 }

@@ -105,22 +105,16 @@ async fn a_changed_row_is_dropped_and_not_believed() {
         "UPDATE content SET hashes = hashes || x'00'",
     ] {
         index.record(&stat, &list).await.expect("recorded");
-        sqlx::query(change)
-            .execute(&index.pool)
-            .await
-            .expect("changed");
+        alter(&index, change).await;
         assert_eq!(index.find(&stat).await.expect("asked"), None, "{change}");
         let left: i64 = sqlx::query_scalar("SELECT count(*) FROM content")
-            .fetch_one(&index.pool)
+            .fetch_one(&index.readers)
             .await
             .expect("counted");
         assert_eq!(left, 0, "{change}");
     }
     index.record(&stat, &list).await.expect("recorded");
-    sqlx::query("UPDATE content SET root = zeroblob(32)")
-        .execute(&index.pool)
-        .await
-        .expect("changed");
+    alter(&index, "UPDATE content SET root = zeroblob(32)").await;
     assert_eq!(index.roots(&[stat]).await.expect("asked"), [None]);
 }
 
@@ -170,6 +164,13 @@ async fn a_folder_that_is_missing_is_an_error_and_not_a_panic() {
     let (root, _) = fresh();
     let opened = Index::open(&root.path().join("none/index.db")).await;
     assert!(matches!(opened, Err(IndexError::Open { .. })));
+}
+
+async fn alter(index: &Index, statement: &'static str) {
+    let mut transaction = index.writer.begin().await.expect("begun");
+    let altered = sqlx::query(statement).execute(&mut *transaction).await;
+    altered.expect("altered");
+    transaction.commit().await.expect("committed");
 }
 
 fn fresh() -> (TempDir, PathBuf) {

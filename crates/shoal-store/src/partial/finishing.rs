@@ -36,7 +36,7 @@ impl Partial {
     /// Chunks that were verified but not yet synced are synced with it.
     ///
     /// # Errors
-    /// When a chunk is missing, the root is another, or the target exists. The partial stays.
+    /// When a chunk is not verified, the root is another, or the target exists. The partial stays.
     pub fn finish(self, options: &FinishOptions) -> Result<Hash, FinishError> {
         self.finish_as(options, true)
     }
@@ -65,8 +65,11 @@ impl Partial {
     }
 
     fn checked_root(&self, options: &FinishOptions) -> Result<Hash, FinishError> {
-        let hashes: Vec<Hash> = self.hashes.iter().flatten().copied().collect();
-        let missing = self.hashes.len() - hashes.len();
+        let indexes = self.layout().indexes();
+        let hashes: Vec<Hash> = indexes
+            .filter_map(|index| self.chunks.verified(index))
+            .collect();
+        let missing = self.layout().chunk_count() as usize - hashes.len();
         let actual = hashing::root_of(&self.header.layout, &hashes);
         let Some(actual) = actual else {
             let missing = u32::try_from(missing).unwrap_or(u32::MAX);

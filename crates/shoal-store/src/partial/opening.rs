@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use shoal_wire::SafePath;
 
+use super::chunks::ChunkState;
 use super::disk::{self, StateFile};
 use super::error::PartialError;
 use super::name::{Names, is_partial_name};
@@ -31,7 +32,8 @@ impl Partial {
     /// Opens the partial of a target in `folder`, or begins one.
     ///
     /// Folders above the target are created. Chunks of the same content are resumed, also those
-    /// of a partial that was begun from `also`, another source of it. A partial of other content
+    /// of a partial that was begun from `also`, another source of it; they count once they were
+    /// hashed again, by [`Partial::begin_recheck`]. A partial of other content
     /// at the same target is taken over, and so is one whose state is missing or damaged: none of
     /// its chunks counts until [`Partial::search`] finds that it is one of this content.
     ///
@@ -88,13 +90,13 @@ impl Partial {
         Ok(())
     }
 
+    /// Takes over what an earlier process recorded, as claims.
     fn resume(&mut self, recorded: &Recorded, part_bytes: u64) -> Result<(), PartialError> {
         for (index, hash) in &recorded.chunks {
-            self.hashes[index.get() as usize] = Some(*hash);
-            self.mark_durable(*index);
+            self.chunks.set_state(*index, ChunkState::Recorded(*hash));
         }
         let size = self.header.layout.size().bytes();
-        let needed = self.missing_bytes();
+        let needed = self.chunks.unrecorded_bytes();
         let prepared = (|| {
             self.part.set_permissions(Permissions::from_mode(0o600))?;
             if part_bytes != size {
@@ -103,16 +105,8 @@ impl Partial {
             self.find_strays()
         })();
         prepared.map_err(|error| PartialError::of(&self.folder, needed, error))?;
-        if part_bytes != size {
-            let dropped = self.reverify()?;
-            tracing::warn!(
-                folder = %self.folder.path().display(),
-                dropped,
-                "an unfinished download had another length and was verified again"
-            );
-        }
         // What is written over bytes that are there already takes no more room.
-        check_room(&self.folder, self.missing_bytes(), self.stray_bytes())
+        check_room(&self.folder, needed, self.stray_bytes())
     }
 }
 
@@ -174,9 +168,9 @@ impl Wish<'_> {
         let read = StateFile::read(&folder, &names, &self.content.layout).map_err(failed)?;
         let metadata = part.metadata().map_err(failed)?;
         match read {
-            Some((state, recorded)) if self.is_resumed(&recorded.header) => {
-                let mut partial = Partial::new(folder, names, part, recorded.header.clone());
-                partial.wanted = self.wanted.clone();
+            Some((state, recorded)) if recorded.header.is_of_either(self.content, self.also) => {
+                let header = recorded.header.clone();
+                let mut partial = Partial::new((folder, names), part, header, self.wanted.clone());
                 partial.state = Some(state);
                 partial.resume(&recorded, metadata.len())?;
                 Ok(partial)
@@ -190,20 +184,14 @@ impl Wish<'_> {
                         "an unfinished download of other content is replaced"
                     );
                 }
-                let mut partial = Partial::new(folder, names, part, Header::of(self.content));
-                partial.wanted = self.wanted.clone();
+                let header = Header::of(self.content);
+                let mut partial = Partial::new((folder, names), part, header, self.wanted.clone());
                 partial
                     .begin_anew()
                     .map_err(|error| PartialError::of(&partial.folder, needed, error))?;
                 Ok(partial)
             }
         }
-    }
-
-    fn is_resumed(&self, header: &Header) -> bool {
-        let layout = self.content.layout;
-        let also = self.also.map(|source| Content { source, layout });
-        header.is_of(self.content) || also.is_some_and(|also| header.is_of(&also))
     }
 
     fn needed_bytes(&self) -> u64 {

@@ -11,8 +11,9 @@ use std::os::unix::fs::FileExt;
 
 use shoal_wire::{ChunkIndex, ChunkLayout, Hash};
 
+use super::Partial;
+use super::chunks::Backing;
 use super::error::PartialError;
-use super::{Partial, position};
 use crate::hashing::{self, ChunkHasher, HashFileError, HashList};
 use crate::platform;
 
@@ -170,15 +171,14 @@ impl Partial {
 
     /// What the part may hold of missing chunks, in bytes.
     pub(super) fn stray_bytes(&self) -> u64 {
-        let layout = self.header.layout;
-        let stray = layout.indexes().filter(|at| self.stray[position(*at)]);
-        stray.map(|index| layout.len_bytes(index)).sum()
+        let strays = self.chunks.strays();
+        strays.map(|index| self.layout().len_bytes(index)).sum()
     }
 
     fn begin_search(&mut self, search: &mut Search) -> Result<(), PartialError> {
         match &search.place {
             // What an earlier run failed to sync may be in memory alone: the disk's word counts.
-            Place::Part if self.stray.contains(&true) => {
+            Place::Part if self.chunks.strays().next().is_some() => {
                 let synced = self.part.sync_data();
                 synced
                     .and_then(|()| platform::drop_cached(&self.part))
@@ -189,11 +189,8 @@ impl Partial {
             }
             Place::Part => Ok(()),
             Place::Other(other) => {
-                let is_blank = self.hashes.iter().all(Option::is_none)
-                    && !self.touched.contains(&true)
-                    && !self.stray.contains(&true);
                 let is_whole = other.start == 0 && self.wanted_bytes() > other.len_bytes / 2;
-                if is_blank
+                if self.chunks.is_blank()
                     && is_whole
                     && self
                         .take_clone(&other.file)
@@ -222,19 +219,21 @@ impl Partial {
     fn stray_up_to(&mut self, len_bytes: u64) {
         let layout = self.header.layout;
         for index in layout.indexes() {
-            self.stray[position(index)] = layout.range(index).start < len_bytes;
+            if layout.range(index).start < len_bytes {
+                self.chunks.set_backing(index, Backing::Stray);
+            }
         }
     }
 
     /// The next missing chunk of which the place has bytes.
     fn next_of(&self, search: &Search) -> Option<ChunkIndex> {
         let layout = self.header.layout;
-        let from = search.next.max(self.wanted.start);
+        let from = search.next.max(self.chunks.first_wanted());
         let mut after = layout.indexes().skip(from as usize);
         after.find(|index| {
             let range = layout.range(*index);
             let is_there = match &search.place {
-                Place::Part => self.stray[position(*index)],
+                Place::Part => self.chunks.backing(*index) == Backing::Stray,
                 Place::Other(other) => other.has(&range),
             };
             is_there && !range.is_empty() && self.is_missing(*index)
@@ -252,7 +251,7 @@ impl Partial {
         let layout = list.layout();
         match hashing::hash_chunk_of_file(&self.part, &layout, index, block, cancelled) {
             Ok(hash) if hash == list.chunk(index) => {
-                self.stray[position(index)] = false;
+                self.chunks.set_backing(index, Backing::Written);
                 self.verified(index, hash);
                 Looked::Kept
             }

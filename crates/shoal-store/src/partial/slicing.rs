@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use shoal_wire::ChunkLayout;
 
 use super::error::{FinishError, PartialError};
-use super::{FinishOptions, Partial, disk, position, sparse};
+use super::{FinishOptions, Partial, disk, sparse};
 use crate::hashing::READ_BLOCK_BYTES;
 use crate::{attributes, platform};
 
@@ -70,9 +70,7 @@ impl Partial {
         let wanted = chunks_around(&self.header.layout, bytes);
         let chunks = self.header.layout.indexes();
         let missing = chunks
-            .filter(|index| {
-                wanted.contains(&index.get()) && self.hashes[position(*index)].is_none()
-            })
+            .filter(|index| wanted.contains(&index.get()) && !self.is_verified(*index))
             .count();
         if missing > 0 {
             let missing = u32::try_from(missing).unwrap_or(u32::MAX);
@@ -106,7 +104,7 @@ impl Partial {
         }
         let wanted = chunks_around(&self.header.layout, bytes);
         let mut others = self.header.layout.indexes();
-        if others.any(|index| !wanted.contains(&index.get()) && self.is_verified(index)) {
+        if others.any(|index| !wanted.contains(&index.get()) && !self.chunks.is_missing(index)) {
             // They belong to a download of more, which goes on from here.
             return Ok(());
         }

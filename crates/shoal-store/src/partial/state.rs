@@ -69,6 +69,12 @@ impl Header {
         is_source && self.layout == content.layout
     }
 
+    /// The same where the content is also known by another source.
+    pub(super) fn is_of_either(&self, content: &Content, also: Option<Source>) -> bool {
+        let layout = content.layout;
+        self.is_of(content) || also.is_some_and(|source| self.is_of(&Content { source, layout }))
+    }
+
     fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use shoal_wire::{ChunkIndex, Hash};
 
 use super::Partial;
+use super::chunks::ChunkState;
 use super::disk::{self, StateFile};
 use super::error::PartialError;
 use super::name::Names;
@@ -111,10 +112,10 @@ impl Partial {
         self.state = synced.state;
         let error = match synced.outcome {
             Ok(()) => {
-                for (index, _) in synced.chunks {
-                    self.mark_durable(index);
+                for (index, hash) in synced.chunks {
+                    self.chunks.set_state(index, ChunkState::Durable(hash));
                 }
-                return Ok(self.durable_chunks);
+                return Ok(self.chunks.durable_count());
             }
             Err(SyncFailure::Record(error)) => {
                 self.pending.splice(..0, synced.chunks);
@@ -141,7 +142,7 @@ impl Partial {
     pub fn sync(&mut self) -> Result<u32, PartialError> {
         match self.begin_sync()? {
             Some(syncing) => self.end_sync(syncing.run()),
-            None => Ok(self.durable_chunks),
+            None => Ok(self.chunks.durable_count()),
         }
     }
 

@@ -249,7 +249,7 @@ fn manifest_entries() -> Vec<ManifestEntry> {
     ]
 }
 
-fn trees() -> [(&'static str, Communication); 4] {
+fn trees() -> [(&'static str, Communication); 5] {
     let pack_file = PackFile {
         path: path("docs/a file.txt"),
         size: FileSize::new(5_000).expect("within the limit"),
@@ -274,6 +274,16 @@ fn trees() -> [(&'static str, Communication); 4] {
             Communication::ManifestPage {
                 entries: Bounded::truncated(manifest_entries()),
                 more: true,
+            },
+        ),
+        (
+            "manifest_omissions",
+            Communication::ManifestOmissions {
+                count: 2,
+                omissions: Bounded::truncated(vec![Omission {
+                    path: OmittedPath::truncated(b"mail/cur/1:2,S").expect("a path"),
+                    reason: OmissionReason::Name,
+                }]),
             },
         ),
         (

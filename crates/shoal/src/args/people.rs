@@ -34,13 +34,13 @@ pub(crate) struct SendArguments {
     /// 'shoal get --dht HASH'.
     #[arg(long, requires = "dht", conflicts_with_all = ["to", "ask"])]
     pub(crate) by_hash: bool,
-    /// Ends once one receiver has everything.
+    /// Ends once one receiver has everything; who chose only a part does not count.
     #[arg(long, conflicts_with = "receivers")]
     pub(crate) once: bool,
-    /// Ends once so many receivers have everything.
+    /// Ends once so many receivers have everything; who chose only a part does not count.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) receivers: Option<u32>,
-    /// How long it waits: 90s, 30m, 1h, 7d.
+    /// How long it waits for receivers: 90s, 30m, 1h, 7d. Who has begun by then is served to the end.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = lifetime)]
     pub(crate) expires: Duration,
     /// Asks before each receiver is let in.
@@ -61,6 +61,14 @@ pub(crate) struct SendArguments {
     pub(crate) limits: LimitArguments,
     #[command(flatten)]
     pub(crate) joined: JoinedArguments,
+}
+
+impl SendArguments {
+    /// How many receivers are to have everything before it ends; `None` where it waits for more.
+    pub(crate) fn receivers_wanted(&self) -> Option<u32> {
+        let is_for_one = self.once || self.to.is_some();
+        self.receivers.or(is_for_one.then_some(1))
+    }
 }
 
 /// `shoal receive`.

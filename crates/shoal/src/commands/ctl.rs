@@ -7,7 +7,9 @@ use serde_json::Value;
 use shoal_node::state::StateDir;
 use shoal_node::throttle::sentence;
 use shoal_server::control::client::{self, ControlError};
-use shoal_server::control::{ControlEvent, ControlRequest, RelayStanding, TransferOutcome};
+use shoal_server::control::{
+    ControlEvent, ControlRequest, RelayStanding, StateOutage, TransferOutcome,
+};
 use shoal_wire::{Refusal, escape};
 
 use crate::args::Order;
@@ -247,6 +249,7 @@ fn line(event: ControlEvent) -> Option<String> {
             total_bytes,
             own_files,
             relay,
+            outage,
         } => {
             let (name, agent) = (escape(name.as_bytes()), escape(agent.as_bytes()));
             let (up, bytes) = (
@@ -254,12 +257,19 @@ fn line(event: ControlEvent) -> Option<String> {
                 size(total_bytes),
             );
             let relay = relay.map_or_else(|| "none".to_owned(), |relay| relay_text(&relay));
+            let outage = outage.map_or_else(String::new, |outage| outage_text(&outage));
             format!(
-                "server      {name} {server}\n            at {address}, {agent}, up {up}\nknows       {peers} peers, {files} files, {bytes} ({own_files} files of its own)\nrelay       {relay}"
+                "server      {name} {server}\n            at {address}, {agent}, up {up}\nknows       {peers} peers, {files} files, {bytes} ({own_files} files of its own)\nrelay       {relay}{outage}"
             )
         }
         _ => return None,
     })
+}
+
+fn outage_text(outage: &StateOutage) -> String {
+    let since_ns = i64::try_from(outage.since_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    let (since, message) = (when(since_ns), escape(outage.message.as_bytes()));
+    format!("\nstate       since {since}: {message}")
 }
 
 fn relay_text(relay: &RelayStanding) -> String {

@@ -3,6 +3,7 @@
 mod by_dht;
 pub(crate) mod choose;
 pub(crate) mod course;
+pub(crate) mod left_out;
 mod slice;
 
 use std::time::Duration;
@@ -21,7 +22,9 @@ use shoal_store::folder::Folder;
 use shoal_wire::{NodeName, SafePath};
 use tokio::sync::mpsc;
 
-use self::course::Course;
+use self::choose::Selection;
+use self::course::{Course, There};
+use self::left_out::LeftOut;
 use self::slice::{Narrowed, Slice};
 use crate::args::GetArguments;
 use crate::connect::Joined;
@@ -81,6 +84,7 @@ fn destination(arguments: &GetArguments) -> Result<(Folder, Option<Slice>), Fail
 }
 
 fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
+    let selection = Selection::of(&arguments.include, &arguments.exclude)?;
     Ok(TreeOptions {
         overwrite: arguments.overwrite,
         links: arguments.links,
@@ -97,7 +101,8 @@ fn options(arguments: &GetArguments) -> Result<TreeOptions, Failure> {
             accepts_compressed: !arguments.no_compress,
             ..FetchPolicy::default()
         },
-        choose: choose::choice(&arguments.include, &arguments.exclude)?,
+        choose: selection.as_ref().map(Selection::choose),
+        choose_omitted: selection.as_ref().map(Selection::choose_omitted),
         dry_run: arguments.dry_run,
     })
 }
@@ -137,16 +142,17 @@ impl Getting<'_> {
             planned = self.plan_all(session, wanted, output) => planned?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        self.fetch(planned, interrupt, output).await
+        let there = self.fetch(planned, interrupt, output).await?;
+        LeftOut::settle(there.left_out)
     }
 
-    /// Fetches what is planned, telling how far it is.
+    /// Fetches what is planned, telling how far it is; what is there then.
     async fn fetch(
         &self,
         mut planned: Vec<Planned>,
         interrupt: &mut Interrupt,
         output: &Output,
-    ) -> Result<(), Failure> {
+    ) -> Result<There, Failure> {
         let narrowed = match &self.slice {
             Some(slice) => Some(slice.narrow(&mut planned)?),
             None => None,
@@ -193,7 +199,8 @@ impl Getting<'_> {
         progress.show(&course.standing());
         let took = progress.end();
         if self.options.dry_run && !is_interrupted {
-            return course.conclude_dry(self.folder.free_bytes().ok());
+            let concluded = course.conclude_dry(self.folder.free_bytes().ok());
+            return concluded.map(|()| There::default());
         }
         course.conclude(took, is_interrupted)
     }

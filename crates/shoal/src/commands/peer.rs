@@ -38,9 +38,7 @@ pub(super) async fn run(arguments: PeerArguments, output: &Output) -> Result<(),
     let folder =
         Folder::open(&arguments.files_dir).map_err(|error| Failure::local(error.to_string()))?;
     warn_if_unverified(&server, output);
-    let index = Index::open(&state.index_path())
-        .await
-        .map_err(|error| Failure::local(error.to_string()))?;
+    let index = Index::open(&state.index_path()).await?;
     let tasks = Tasks::new();
     let endpoint = open_endpoint(&state, arguments.port, vec![Protocol::Transfer]).await?;
     let shared = ShareOptions {
@@ -132,6 +130,10 @@ fn tell(event: &Event, output: &Output) {
             json!({ "server": server.to_string(), "observed": observed.to_string() }),
         ),
         Event::Announced { files } => ("announced", json!({ "files": files })),
+        Event::Waiting { reason, retry_in } => (
+            "waiting",
+            json!({ "reason": reason, "retry_in_ms": retry_in.as_millis() as u64 }),
+        ),
         Event::Disconnected { reason, retry_in } => (
             "disconnected",
             json!({ "reason": reason, "retry_in_ms": retry_in.as_millis() as u64 }),
@@ -147,6 +149,12 @@ pub(crate) fn sentence(event: &Event) -> String {
             format!("connected to server {} as {observed}", server.short())
         }
         Event::Announced { files } => format!("announced {files} file(s)"),
+        Event::Waiting { reason, retry_in } => {
+            format!(
+                "the server takes no announcements at the moment: {reason}; trying again every {:.1} s",
+                retry_in.as_secs_f64()
+            )
+        }
         Event::Disconnected { reason, retry_in } => {
             format!(
                 "not connected: {reason}; trying again in {:.1} s",

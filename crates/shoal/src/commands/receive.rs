@@ -4,6 +4,7 @@ mod accepting;
 mod fetching;
 mod listing;
 mod nearby;
+mod standard_output;
 mod whence;
 
 use std::path::Path;
@@ -14,8 +15,8 @@ use shoal_link::Endpoint;
 use shoal_node::contacts::Contacts;
 use shoal_node::dht::Dht;
 use shoal_node::fetch::{
-    Choose, FetchError, FetchPolicy, Fetcher, Greeting, OfferKey, OpenOffer, Source, TreeEvent,
-    TreeJob, TreeOptions,
+    FetchError, FetchPolicy, Fetcher, Greeting, OfferKey, OpenOffer, Source, TreeEvent, TreeJob,
+    TreeOptions,
 };
 use shoal_node::relays::{Relays, relays_of};
 use shoal_node::state::StateDir;
@@ -29,8 +30,10 @@ use tokio::sync::mpsc;
 
 use self::accepting::{Accepted, Placement};
 use self::listing::Listing;
-use super::get::choose::choice;
+use super::get::choose::Selection;
+use super::get::course::There;
 use super::get::interrupted;
+use super::get::left_out::LeftOut;
 use crate::args::ReceiveArguments;
 use crate::connect::{node_name, open_endpoint};
 use crate::exit::{Code, Failure};
@@ -139,7 +142,7 @@ pub(super) struct How {
     max_bytes: Option<u64>,
     overwrite: bool,
     links: bool,
-    choose: Option<Choose>,
+    selection: Option<Selection>,
 }
 
 impl How {
@@ -149,7 +152,7 @@ impl How {
             max_bytes: None,
             overwrite: arguments.overwrite,
             links: arguments.links,
-            choose: choice(&arguments.include, &arguments.exclude)?,
+            selection: Selection::of(&arguments.include, &arguments.exclude)?,
         })
     }
 
@@ -167,7 +170,8 @@ impl How {
             overwrite: self.overwrite,
             links: self.links,
             policy: FetchPolicy::default(),
-            choose: self.choose.clone(),
+            choose: self.selection.as_ref().map(Selection::choose),
+            choose_omitted: self.selection.as_ref().map(Selection::choose_omitted),
             ..TreeOptions::default()
         }
     }
@@ -218,13 +222,54 @@ impl Receiving<'_> {
             listed = self.list(&folder) => listed?,
             () = interrupt.received() => return Err(interrupted()),
         };
+        let received = self.take(&folder, listing, interrupt).await;
+        self.tell(&offer, &received, interrupt).await;
+        LeftOut::settle(received?.left_out)?;
+        Ok(self.source.provider.name)
+    }
+
+    /// Takes what is listed, if it may; what is there then.
+    async fn take(
+        &mut self,
+        folder: &Folder,
+        listing: Listing,
+        interrupt: &mut Interrupt,
+    ) -> Result<There, Failure> {
         let accepted = tokio::select! {
-            accepted = self.accept(&folder, listing) => accepted?,
+            accepted = self.accept(folder, listing) => accepted?,
             () = interrupt.received() => return Err(interrupted()),
         };
-        self.fetch(&folder, &accepted, interrupt).await?;
-        drop(offer);
-        Ok(self.source.provider.name)
+        self.fetch(folder, &accepted, interrupt).await
+    }
+
+    /// Tells the sender what became of it: that all is where it belongs, or why it is not.
+    async fn tell(
+        &self,
+        offer: &OpenOffer,
+        received: &Result<There, Failure>,
+        interrupt: &mut Interrupt,
+    ) {
+        let telling = async {
+            match received {
+                // The link on which the offer was opened may be gone by now.
+                Ok(there) => match self.fetcher.visit(&self.source.provider).await {
+                    Ok(offer) => offer.done(there.files, there.bytes).await,
+                    Err(_) => false,
+                },
+                Err(failure) => {
+                    offer.give_up(failure.refusal()).await;
+                    true
+                }
+            }
+        };
+        let is_told = tokio::select! {
+            is_told = telling => is_told,
+            () = interrupt.received() => false,
+        };
+        if !is_told {
+            let text = "everything is here, but the sender could not be told: it may go on waiting";
+            self.output.warn(text);
+        }
     }
 
     /// Opens the offer and hears what is in it, without taking anything.
@@ -253,13 +298,18 @@ impl Receiving<'_> {
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
         let listening = async {
             while let Some(event) = happened.recv().await {
-                if let TreeEvent::Planned {
-                    target,
-                    bytes,
-                    planned,
-                } = event
-                {
-                    listing.push(target, bytes, planned);
+                match event {
+                    TreeEvent::Planned {
+                        target,
+                        bytes,
+                        planned,
+                    } => listing.push(target, bytes, planned),
+                    TreeEvent::PlannedFolder { target } => listing.push_folder(target),
+                    TreeEvent::LeftOut(omission) => {
+                        listing.left_out.add(omission);
+                    }
+                    TreeEvent::LeftOutUnnamed(count) => listing.left_out.add_unnamed(count),
+                    _ => {}
                 }
             }
         };
@@ -353,7 +403,10 @@ impl Receiving<'_> {
             return Err(Failure::new(Code::Refused, text));
         }
         if listing.is_empty() {
-            let text = "there is nothing to receive: the offer is empty, or --include fits nothing";
+            let text = match listing.left_out.count() {
+                0 => "there is nothing to receive: the offer is empty, or --include fits nothing",
+                _ => "there is nothing to receive: the sender leaves everything out",
+            };
             return Err(Failure::new(Code::NotFound, text));
         }
         if !self.how.yes {
@@ -382,53 +435,5 @@ impl Receiving<'_> {
             transfer: self.transfers.begin(Direction::Receiving, shown, name),
             transfers: self.transfers.clone(),
         }
-    }
-
-    /// Fetches the one file of the offer beside the state, verified and whole, and writes it out.
-    async fn write_out(
-        mut self,
-        beside: &Path,
-        interrupt: &mut Interrupt,
-    ) -> Result<NodeName, Failure> {
-        if self.output.is_json() {
-            let text = "standard output cannot take both the file and JSON: leave one out";
-            return Err(Failure::new(Code::Usage, text));
-        }
-        let kept = tempfile::Builder::new()
-            .prefix("stdout-")
-            .tempdir_in(beside)
-            .map_err(|error| Failure::local(format!("cannot keep the file: {error}")))?;
-        let folder =
-            Folder::open_own(kept.path()).map_err(|error| Failure::local(error.to_string()))?;
-        let (offer, listing) = tokio::select! {
-            listed = self.list(&folder) => listed?,
-            () = interrupt.received() => return Err(interrupted()),
-        };
-        let only = listing.only().cloned().ok_or_else(|| {
-            let text = "only a single file goes to standard output: choose one with --include, or a folder with -o";
-            Failure::new(Code::Usage, text)
-        })?;
-        let accepted = Accepted::new(listing, Placement::default());
-        let silent = self.output.quiet();
-        let mut quiet = Receiving {
-            output: &silent,
-            ..self
-        };
-        quiet.fetch(&folder, &accepted, interrupt).await?;
-        let name = quiet.source.provider.name;
-
-        drop(offer);
-        let path = folder.path_of(&only);
-        let copied = tokio::task::spawn_blocking(move || {
-            let mut file = std::fs::File::open(path)?;
-            std::io::copy(&mut file, &mut std::io::stdout().lock())
-        });
-        let copied = copied
-            .await
-            .map_err(std::io::Error::other)
-            .and_then(|copied| copied);
-        copied
-            .map(|_| name)
-            .map_err(|error| Failure::local(format!("cannot write it out: {error}")))
     }
 }

@@ -1,10 +1,10 @@
 //! `shoal send`: offers files to whoever gets the code or the ticket, and shows who comes.
 
+mod ending;
 mod standard_input;
 mod telling;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +26,11 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use self::standard_input::Spool;
+use self::ending::{Account, Ending};
+use self::standard_input::{Spool, completed, filled, paths_of};
 use self::telling::Telling;
 use super::contacts::unknown;
+use super::get::interrupted;
 use super::receive::remember;
 use crate::args::SendArguments;
 use crate::connect::{agent, node_name, open_endpoint, server_of, warn_if_unverified};
@@ -71,9 +73,7 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
         throttle,
         asks: arguments.ask,
         by_hash: arguments.by_hash,
-        receivers: arguments
-            .receivers
-            .or((arguments.once || arguments.to.is_some()).then_some(1)),
+        receivers: arguments.receivers_wanted(),
         lifetime: arguments.expires,
         tasks: tasks.clone(),
     });
@@ -93,7 +93,7 @@ pub(super) async fn run(arguments: SendArguments, output: &Output) -> Result<(),
     };
     let begun = tokio::select! {
         begun = sending.begin(connect, &state) => begun,
-        () = interrupt.received() => return Ok(()),
+        () = interrupt.received() => Err(interrupted()),
     };
     let ended = match begun {
         Ok(_session) => {
@@ -123,41 +123,6 @@ fn opened_lan(is_off: bool, output: &Output) -> Option<Lan> {
     }
     let opened = Lan::open();
     opened.map_err(|error| output.warn(&error.to_string())).ok()
-}
-
-/// What is sent; standard input goes into a file, which is removed when the guard goes.
-fn paths_of(
-    arguments: &SendArguments,
-    state: &StateDir,
-) -> Result<(Vec<PathBuf>, Option<Spool>), Failure> {
-    let is_one_file = || matches!(&arguments.paths[..], [only] if !only.is_dir());
-    if arguments.by_hash && !is_one_file() {
-        let text = "--by-hash is for one file: a hash names no folder and no second file";
-        return Err(Failure::new(Code::Usage, text));
-    }
-    let is_input = |path: &PathBuf| path.as_path() == Path::new("-");
-    let mut paths = arguments.paths.clone();
-    let Some(at) = paths.iter().position(is_input) else {
-        return Ok((paths, None));
-    };
-    let spool = Spool::create(state.path(), &arguments.name)?;
-    paths[at] = spool.path().to_owned();
-    Ok((paths, Some(spool)))
-}
-
-/// Ends when everything that is offered is on the disk; never where that failed.
-async fn completed(is_there: bool, is_complete: oneshot::Receiver<()>) {
-    if !is_there && is_complete.await.is_err() {
-        std::future::pending().await
-    }
-}
-
-/// Reads what is to be read before it can be offered; how much that was, in bytes.
-async fn filled(spool: Option<&Spool>) -> Result<Option<u64>, Failure> {
-    match spool {
-        Some(spool) => spool.fill().await.map(Some),
-        None => Ok(None),
-    }
 }
 
 /// The way to the server, where one is known: without it there is only the ticket.
@@ -320,7 +285,7 @@ impl Sending<'_> {
         }
     }
 
-    /// Waits until it is over, expired or interrupted.
+    /// Waits until it ends, and says how.
     async fn wait(
         &self,
         (mut events, state): (Receiver<OfferEvent>, &StateDir),
@@ -334,23 +299,13 @@ impl Sending<'_> {
         let mut telling = Telling::new(self.output);
         let mut lines = self.lines();
         let mut ticks = tokio::time::interval(TICK);
-        let mut expiry = pin!(tokio::time::sleep(self.arguments.expires));
-        let mut is_over = false;
-        loop {
+        let mut expiry = pin!(self.offer.expired());
+        let mut is_expired = false;
+        let ending = loop {
             tokio::select! {
-                event = events.recv() => match event {
-                    Ok(OfferEvent::Over) => is_over = true,
-                    Ok(event) => {
-                        if let OfferEvent::Finished(visit) = &event {
-                            remember(state, visit.node, visit.name.clone());
-                        }
-                        telling.happened(&event);
-                    }
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => break,
-                },
+                event = events.recv() => self.hear(event, state, &mut telling),
                 Some(line) = lines.recv() => if self.obey(&line, &mut telling) {
-                    break;
+                    break Ending::Quit;
                 },
                 read = &mut input, if !is_filled => {
                     is_filled = true;
@@ -367,19 +322,49 @@ impl Sending<'_> {
                     telling.hashed(&hash);
                 }
                 _ = ticks.tick() => telling.show(&self.offer.visits()),
-                () = &mut expiry => {
-                    self.output.note("the offer has expired");
-                    break;
+                () = &mut expiry, if !is_expired => {
+                    is_expired = true;
+                    telling.expired(self.offer.is_serving());
                 }
-                () = interrupt.received() => break,
+                () = interrupt.received() => break Ending::Interrupted,
             }
-            let is_alone = || !self.offer.visits().iter().any(|visit| visit.is_there());
-            if is_over && is_alone() {
-                break;
+            let ending = match self.offer.has_enough() {
+                true => Some(Ending::Enough),
+                false => is_expired.then_some(Ending::Expired),
+            };
+            if let Some(ending) = ending
+                && !self.offer.is_serving()
+            {
+                break ending;
             }
+        };
+        // What happened last is told too.
+        while let Ok(event) = events.try_recv() {
+            self.hear(Ok(event), state, &mut telling);
         }
-        telling.end(self.offer.finished());
-        Ok(())
+        telling.end();
+        self.account(ending).settle(self.output)
+    }
+
+    /// What became of it all.
+    fn account(&self, ending: Ending) -> Account {
+        let left_out = self.offer.left_out();
+        Account {
+            ending,
+            receivers: self.offer.finished(),
+            receivers_wanted: self.arguments.receivers_wanted(),
+            partly: self.offer.partly(),
+            left_out: left_out.count + left_out.ignored,
+        }
+    }
+
+    fn hear(&self, event: Result<OfferEvent, RecvError>, state: &StateDir, telling: &mut Telling) {
+        // Events that were missed are only not told: what counts is asked of the offer.
+        let Ok(event) = event else { return };
+        if let OfferEvent::Finished(visit) = &event {
+            remember(state, visit.node, visit.name.clone());
+        }
+        telling.happened(&event);
     }
 
     /// The hash by which the one file can be had, once it is known; never where it cannot.

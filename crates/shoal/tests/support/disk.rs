@@ -1,11 +1,12 @@
-//! A small disk of a test's own, that can be broken and mended: only for root, and only where the
-//! system has loop devices.
+//! Small disks of a test's own, that can be broken and mended, or filled and freed: only for root,
+//! and what can be broken only where the system has loop devices.
 //!
-//! It is the one partition of a loop device. While the kernel is told that the partition is
+//! That is the one partition of a loop device. While the kernel is told that the partition is
 //! shorter, reading and writing what lies behind its end fails with EIO, as on a disk that dies;
 //! what was written before is still there once it is told the old length again. What the file
 //! system keeps of its files, and the bytes of the smallest ones, lies in front of the break.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -109,6 +110,54 @@ impl Disk {
 }
 
 impl Drop for Disk {
+    fn drop(&mut self) {
+        // A test that failed may still have files open.
+        let _ = run("umount", &["-l", text(&self.at)]);
+    }
+}
+
+/// A mounted disk in memory of a few megabytes, to be filled and freed; unmounted when it is dropped.
+pub(crate) struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts a new one at the folder `at`; says so and gives `None` where that is not possible.
+    pub(crate) fn mount(at: &Path, size: &str) -> Option<Self> {
+        let made = Self::make(at, size);
+        made.map_err(|reason| skipped(&reason)).ok()
+    }
+
+    fn make(at: &Path, size: &str) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root may mount a disk".to_owned());
+        }
+        std::fs::create_dir_all(at).map_err(|error| error.to_string())?;
+        let options = format!("size={size},mode=0700");
+        run("mount", &["-t", "tmpfs", "-o", &options, "none", text(at)])?;
+        Ok(Self { at: at.to_owned() })
+    }
+
+    /// Leaves no room, down to the last page.
+    pub(crate) fn fill(&self) {
+        let filler = std::fs::File::create(self.at.join("filler"));
+        let mut filler = filler.expect("create a file");
+        let page = [1; 4096];
+        let refused = loop {
+            if let Err(refused) = filler.write_all(&page) {
+                break refused;
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::StorageFull);
+    }
+
+    /// Gives the room back.
+    pub(crate) fn free(&self) {
+        std::fs::remove_file(self.at.join("filler")).expect("remove a file");
+    }
+}
+
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         // A test that failed may still have files open.
         let _ = run("umount", &["-l", text(&self.at)]);

@@ -12,8 +12,10 @@
 
 mod daemon;
 pub(crate) mod disk;
+pub(crate) mod https;
 pub(crate) mod moments;
 pub(crate) mod namespace;
+pub(crate) mod people;
 mod terminal;
 
 use std::ffi::OsStr;

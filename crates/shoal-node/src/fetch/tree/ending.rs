@@ -12,6 +12,8 @@ pub(super) struct EndingFolder<'a> {
     pub(super) target: SafePath,
     pub(super) mode: u32,
     pub(super) mtime_ns: i64,
+    /// Whether it is wanted by itself, and not only for what is in it.
+    pub(super) is_chosen: bool,
     pub(super) extras: Option<&'a Extras>,
 }
 
@@ -26,7 +28,7 @@ pub(super) struct EndingLink {
 /// What waits for the files.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
-    folders: Packed<(u32, i64)>,
+    folders: Packed<(u32, i64, bool)>,
     /// Of the folders that have any, in order.
     extras: Vec<(usize, Extras)>,
     links: Packed<i64>,
@@ -68,13 +70,14 @@ impl Ending {
     pub(super) fn push_folder(
         &mut self,
         target: &SafePath,
-        (mode, mtime_ns): (u32, i64),
+        (mode, mtime_ns, is_chosen): (u32, i64, bool),
         extras: Option<Extras>,
     ) {
         if let Some(extras) = extras {
             self.extras.push((self.folder_count(), extras));
         }
-        self.folders.push(target.as_bytes(), (mode, mtime_ns));
+        self.folders
+            .push(target.as_bytes(), (mode, mtime_ns, is_chosen));
     }
 
     /// A link waits.
@@ -95,12 +98,13 @@ impl Ending {
 
     /// The folder at a position.
     pub(super) fn folder(&self, at: usize) -> Option<EndingFolder<'_>> {
-        let (target, (mode, mtime_ns)) = self.folders.at(at)?;
+        let (target, (mode, mtime_ns, is_chosen)) = self.folders.at(at)?;
         let extras = self.extras.binary_search_by_key(&at, |(of, _)| *of);
         Some(EndingFolder {
             target: SafePath::new(target).ok()?,
             mode,
             mtime_ns,
+            is_chosen,
             extras: extras.ok().map(|found| &self.extras[found].1),
         })
     }
@@ -128,14 +132,15 @@ mod tests {
     fn folders_and_links_come_back_as_they_were() {
         let mut ending = Ending::default();
         let extras = Extras::default();
-        ending.push_folder(&path("a"), (0o755, 1), None);
-        ending.push_folder(&path("a/b"), (0o700, 2), Some(extras.clone()));
+        ending.push_folder(&path("a"), (0o755, 1, false), None);
+        ending.push_folder(&path("a/b"), (0o700, 2, true), Some(extras.clone()));
         let points_to = LinkTarget::new(b"../x").unwrap();
         ending.push_link(&path("a/link"), &points_to, 3);
         let folder = |at| ending.folder(at).unwrap();
         assert_eq!(folder(0).target, path("a"));
         assert_eq!((folder(0).extras, folder(1).extras), (None, Some(&extras)));
         assert_eq!((folder(1).mode, folder(1).mtime_ns), (0o700, 2));
+        assert_eq!((folder(0).is_chosen, folder(1).is_chosen), (false, true));
         let link = EndingLink {
             target: path("a/link"),
             points_to,

@@ -8,7 +8,7 @@ use shoal_store::partial::PartialError;
 use shoal_store::staging::{PlaceError, Staging};
 use shoal_wire::SafePath;
 
-use super::ending::{Ending, EndingLink};
+use super::ending::{Ending, EndingFolder, EndingLink};
 use super::landing::Folders;
 use super::{Lost, Tree, TreeEvent, TreeOptions};
 use crate::fetch::FetchError;
@@ -55,11 +55,10 @@ impl Tree<'_> {
 
 impl Finished {
     fn make(&mut self, root: &Folder, ending: Ending, staging: &Staging, options: &TreeOptions) {
-        // With a choice, a folder from which nothing was chosen is not wanted either.
-        let is_wanted = |target: &SafePath| options.choose.is_none() || root.exists(target);
+        let is_wanted = |folder: &EndingFolder<'_>| folder.is_chosen || root.exists(&folder.target);
         let mut made = Vec::new();
         for at in 0..ending.folder_count() {
-            let Some(folder) = ending.folder(at).filter(|folder| is_wanted(&folder.target)) else {
+            let Some(folder) = ending.folder(at).filter(&is_wanted) else {
                 continue;
             };
             match root.make_subfolder(&folder.target) {

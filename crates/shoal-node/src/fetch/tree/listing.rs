@@ -4,11 +4,13 @@
 //! runs of small ones become packs, large ones go to a worker each. Workers that have enough to do
 //! hold the listing up, and with it the provider.
 
-use shoal_link::Link;
+use std::sync::atomic::Ordering;
+
+use shoal_link::{Link, RecvStream};
 use shoal_store::folder::{Folder, OpenError};
 use shoal_store::hashing::hash_file;
-use shoal_wire::limits::{BATCH_TARGET_BYTES, PACK_MAX_BYTES, PACK_MAX_FILES};
-use shoal_wire::manifest::{EntryKind, Extras, LinkTarget, ManifestEntry};
+use shoal_wire::limits::{BATCH_TARGET_BYTES, OMISSIONS_MAX, PACK_MAX_BYTES, PACK_MAX_FILES};
+use shoal_wire::manifest::{EntryKind, Extras, LinkTarget, ManifestEntry, Omission};
 use shoal_wire::message::{ManifestRequest, Outcome};
 use shoal_wire::{Communication, FileEntry, FileSize, Hash, SafePath};
 use tokio::sync::mpsc;
@@ -50,7 +52,7 @@ enum Step {
     Large(Large),
     UpToDate(FileEntry, SafePath, Hash),
     Differs(FileEntry, SafePath, Option<Extras>),
-    Folder(SafePath, (u32, i64), Option<Extras>),
+    Folder(SafePath, (u32, i64, bool), Option<Extras>),
     Link(SafePath, LinkTarget, i64),
 }
 
@@ -75,6 +77,22 @@ enum There {
     Other,
 }
 
+/// An entry of a manifest, and where it goes.
+struct Placed {
+    entry: ManifestEntry,
+    target: SafePath,
+    /// Whether it is wanted by itself: a folder may also be needed for what is in it.
+    is_chosen: bool,
+}
+
+/// A manifest on its way.
+struct HeardManifest {
+    recv: RecvStream,
+    /// How many entries the provider leaves out, and how many of them it has named.
+    left_out: u64,
+    named: usize,
+}
+
 impl Tree<'_> {
     /// Hears the whole manifest and hands its files to the workers; gives what is left to do when
     /// they are done.
@@ -88,9 +106,9 @@ impl Tree<'_> {
         let mut ending = Ending::default();
         let target = self.job.target.as_ref();
         let is_fresh = target.is_some_and(|target| !self.job.folder.exists(target));
-        let mut stream = self.ask_manifest(link).await?;
+        let mut manifest = self.ask_manifest(link).await?;
         loop {
-            let (entries, more) = self.hear_page(&mut stream).await?;
+            let (entries, more) = self.hear_page(&mut manifest).await?;
             let steps = self.triage(entries, is_fresh).await?;
             let sizes = || steps.iter().filter_map(Step::coming_bytes);
             let (files, bytes) = (sizes().count() as u64, sizes().sum());
@@ -115,9 +133,9 @@ impl Tree<'_> {
             return Ok(());
         }
         let mut names = std::collections::BTreeMap::new();
-        let mut stream = self.ask_manifest(link).await?;
+        let mut manifest = self.ask_manifest(link).await?;
         loop {
-            let (entries, more) = self.hear_page(&mut stream).await?;
+            let (entries, more) = self.hear_page(&mut manifest).await?;
             for entry in entries {
                 let key = entry.path.collision_key();
                 if let Some(first) = names.insert(key, entry.path.clone()) {
@@ -131,7 +149,7 @@ impl Tree<'_> {
         }
     }
 
-    async fn ask_manifest(&self, link: &Link) -> Result<shoal_link::Stream, FetchError> {
+    async fn ask_manifest(&self, link: &Link) -> Result<HeardManifest, FetchError> {
         let wanted = self.job.options.wanted;
         let request = Communication::ManifestRequest(ManifestRequest {
             folder: self.job.remote.clone(),
@@ -144,17 +162,61 @@ impl Tree<'_> {
             .await
             .map_err(|error| FetchError::of_request(provider, error))?;
         stream.send.finish();
-        Ok(stream)
+        Ok(HeardManifest {
+            recv: stream.recv,
+            left_out: 0,
+            named: 0,
+        })
     }
 
     async fn hear_page(
         &self,
-        stream: &mut shoal_link::Stream,
+        manifest: &mut HeardManifest,
     ) -> Result<(Vec<ManifestEntry>, bool), FetchError> {
         let provider = &self.job.source.provider;
-        match hear(&mut stream.recv, provider, &self.job.transfer).await? {
-            Communication::ManifestPage { entries, more } => Ok((entries.into_vec(), more)),
-            _ => Err(FetchError::misbehaved(provider, "no manifest")),
+        loop {
+            let heard = hear(&mut manifest.recv, provider, &self.job.transfer).await?;
+            match heard {
+                Communication::ManifestPage { entries, more } => {
+                    self.end_omissions(manifest).await;
+                    return Ok((entries.into_vec(), more));
+                }
+                Communication::ManifestOmissions { count, omissions } => {
+                    manifest.left_out = count;
+                    manifest.named += omissions.len();
+                    if manifest.named > OMISSIONS_MAX || omissions.is_empty() {
+                        let what = "more omissions than there may be";
+                        return Err(FetchError::misbehaved(provider, what));
+                    }
+                    self.tell_omissions(omissions.into_vec()).await;
+                }
+                _ => return Err(FetchError::misbehaved(provider, "no manifest")),
+            }
+        }
+    }
+
+    /// Tells what the provider leaves out of what is chosen.
+    async fn tell_omissions(&self, omissions: Vec<Omission>) {
+        if self.has_told_omissions.load(Ordering::Relaxed) {
+            return;
+        }
+        let remote = self.job.remote.as_ref().map(SafePath::as_bytes);
+        for omission in omissions {
+            let path = omission.path.as_bytes();
+            let below = remote.and_then(|remote| path.strip_prefix(remote)?.strip_prefix(b"/"));
+            let choose = self.job.options.choose_omitted.as_ref();
+            if choose.is_none_or(|choose| choose(below.unwrap_or(path))) {
+                self.tell(TreeEvent::LeftOut(omission)).await;
+            }
+        }
+    }
+
+    /// What is left out is told once, however often the manifest is heard.
+    async fn end_omissions(&self, manifest: &HeardManifest) {
+        let has_told = self.has_told_omissions.swap(true, Ordering::Relaxed);
+        let unnamed = manifest.left_out.saturating_sub(manifest.named as u64);
+        if !has_told && unnamed > 0 {
+            self.tell(TreeEvent::LeftOutUnnamed(unnamed)).await;
         }
     }
 
@@ -189,14 +251,19 @@ impl Tree<'_> {
             };
             // A path that gets too long here cannot be kept; its file fails when it is asked for.
             let Ok(target) = target else { continue };
-            if is_chosen && !self.is_over(&entry.path) {
+            let is_folder = entry.kind == EntryKind::Folder;
+            if (is_chosen || is_folder) && !self.is_over(&entry.path) {
                 self.note_twin(&entry.path);
-                placed.push((entry, target));
+                placed.push(Placed {
+                    entry,
+                    target,
+                    is_chosen,
+                });
             }
         }
         let folder = self.job.folder.clone();
         let compare = move || {
-            let step = |(entry, target)| step_of(&folder, entry, target, is_fresh);
+            let step = |placed| step_of(&folder, placed, is_fresh);
             placed.into_iter().map(step).collect()
         };
         Ok(self.fetcher.tasks.blocking(compare).await)
@@ -277,6 +344,9 @@ impl Tree<'_> {
             Step::UpToDate(entry, target, _) => (entry, target, Planned::UpToDate),
             Step::Differs(entry, target, _) if overwrite => (entry, target, Planned::Replace),
             Step::Differs(entry, target, _) => (entry, target, Planned::Differs),
+            Step::Folder(target, (_, _, true), _) => {
+                return self.tell(TreeEvent::PlannedFolder { target }).await;
+            }
             Step::Folder(..) | Step::Link(..) => return,
         };
         let bytes = entry.size.bytes();
@@ -300,11 +370,20 @@ fn is_small(size: FileSize) -> bool {
 }
 
 /// Compares one entry with the disk.
-fn step_of(folder: &Folder, entry: ManifestEntry, target: SafePath, is_fresh: bool) -> Step {
+fn step_of(folder: &Folder, placed: Placed, is_fresh: bool) -> Step {
+    let Placed {
+        entry,
+        target,
+        is_chosen,
+    } = placed;
     let (size, hash) = match entry.kind {
         EntryKind::File { size, hash } => (size, hash),
         EntryKind::Folder => {
-            return Step::Folder(target, (entry.mode, entry.mtime_ns), entry.extras);
+            return Step::Folder(
+                target,
+                (entry.mode, entry.mtime_ns, is_chosen),
+                entry.extras,
+            );
         }
         EntryKind::Symlink { target: points_to } => {
             return Step::Link(target, points_to, entry.mtime_ns);

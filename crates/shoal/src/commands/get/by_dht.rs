@@ -12,6 +12,7 @@ use shoal_node::tasks::Tasks;
 use shoal_node::transfers::Transfers;
 use shoal_wire::{Hash, Refusal, SafePath};
 
+use super::course::There;
 use super::{Getting, SHUTDOWN_DEADLINE, destination, interrupted, options};
 use crate::args::GetArguments;
 use crate::connect::{node_name, open_endpoint};
@@ -148,30 +149,31 @@ impl Getting<'_> {
                 finder.give(sources).await;
             }
         };
-        tokio::select! {
+        let there = tokio::select! {
             got = self.fetch(planned, interrupt, output) => got?,
-            () = looking_on => {}
-        }
+            () = looking_on => return Ok(()),
+        };
         let known = known.into_inner();
         let sources: Vec<&Source> = known.iter().flat_map(|found| &found.sources).collect();
         tokio::select! {
-            () = self.thank(&sources) => {}
+            () = self.thank(&sources, there) => {}
             () = interrupt.received() => {}
         }
         Ok(())
     }
 
-    /// Tells the source that gave the file that all of it is there, for those who count receivers.
-    async fn thank(&self, sources: &[&Source]) {
+    /// Tells the source that gave the file what of it is there, for those who count receivers.
+    async fn thank(&self, sources: &[&Source], there: There) {
         let transfers = self.transfers.list();
-        let last = transfers.last();
-        let from = last.and_then(|transfer| Some((transfer.peers.last()?, transfer.total_bytes)));
-        let Some((peer, bytes)) = from else { return };
+        let Some(peer) = transfers.last().and_then(|last| last.peers.last()) else {
+            return;
+        };
         let source = sources.iter().find(|one| one.provider.name == *peer);
         if let Some(source) = source
             && let Ok(offer) = self.fetcher.visit(&source.provider).await
         {
-            offer.done(1, bytes).await;
+            // Whoever gave it is not waited for.
+            let _ = offer.done(there.files, there.bytes).await;
         }
     }
 }

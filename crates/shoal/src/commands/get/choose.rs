@@ -9,9 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use shoal_node::fetch::Choose;
-use shoal_wire::SafePath;
-use shoal_wire::manifest::EntryKind;
+use shoal_node::fetch::{Choose, ChooseOmitted};
 
 use crate::exit::{Code, Failure};
 
@@ -21,17 +19,40 @@ struct Patterns {
     of_paths: GlobSet,
 }
 
-/// The choice that the patterns make; `None` where there are none.
-pub(crate) fn choice(include: &[String], exclude: &[String]) -> Result<Option<Choose>, Failure> {
-    if include.is_empty() && exclude.is_empty() {
-        return Ok(None);
+/// What the patterns choose.
+#[derive(Clone)]
+pub(crate) struct Selection(Arc<(Option<Patterns>, Patterns)>);
+
+impl Selection {
+    /// By the patterns of what is included, where there are any, and of what is not; `None` where all
+    /// is chosen.
+    pub(crate) fn of(include: &[String], exclude: &[String]) -> Result<Option<Self>, Failure> {
+        if include.is_empty() && exclude.is_empty() {
+            return Ok(None);
+        }
+        let include = match include {
+            [] => None,
+            include => Some(Patterns::new(include)?),
+        };
+        Ok(Some(Self(Arc::new((include, Patterns::new(exclude)?)))))
     }
-    let takes_all = include.is_empty();
-    let (include, exclude) = (Patterns::new(include)?, Patterns::new(exclude)?);
-    Ok(Some(Arc::new(move |path, kind| {
-        // Folders are kept as what they hold is chosen.
-        *kind == EntryKind::Folder || (takes_all || include.fit(path)) && !exclude.fit(path)
-    })))
+
+    /// Of what there is. A folder that is not chosen comes along for what is in it.
+    pub(crate) fn choose(&self) -> Choose {
+        let selection = self.clone();
+        Arc::new(move |path, _kind| selection.takes(path.as_bytes()))
+    }
+
+    /// Of what is left out.
+    pub(crate) fn choose_omitted(&self) -> ChooseOmitted {
+        let selection = self.clone();
+        Arc::new(move |path| selection.takes(path))
+    }
+
+    fn takes(&self, path: &[u8]) -> bool {
+        let (include, exclude) = &*self.0;
+        include.as_ref().is_none_or(|include| include.fit(path)) && !exclude.fit(path)
+    }
 }
 
 impl Patterns {
@@ -54,8 +75,8 @@ impl Patterns {
     }
 
     /// Whether the entry, or a folder around it, fits.
-    fn fit(&self, path: &SafePath) -> bool {
-        let whole = Path::new(OsStr::from_bytes(path.as_bytes()));
+    fn fit(&self, path: &[u8]) -> bool {
+        let whole = Path::new(OsStr::from_bytes(path));
         let mut around = whole
             .ancestors()
             .filter(|part| !part.as_os_str().is_empty());
@@ -74,12 +95,14 @@ fn malformed(error: &globset::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use shoal_wire::FileSize;
+    use shoal_wire::manifest::EntryKind;
 
     use super::*;
 
     fn chosen(include: &[&str], exclude: &[&str]) -> Vec<&'static str> {
         let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let choose = choice(&texts(include), &texts(exclude)).ok().flatten();
+        let selection = Selection::of(&texts(include), &texts(exclude)).ok();
+        let choose = selection.flatten().map(|selection| selection.choose());
         let file = EntryKind::File {
             size: FileSize::new(1).unwrap(),
             hash: None,
@@ -101,6 +124,6 @@ mod tests {
         assert_eq!(chosen(&["raw/"], &["*.png"]), ["raw/b.jpg"]);
         assert_eq!(chosen(&[], &["raw/**"]), ["a.jpg", "notes.txt"]);
         assert_eq!(chosen(&[], &[]).len(), 4);
-        assert!(choice(&["[".to_owned()], &[]).is_err());
+        assert!(Selection::of(&["[".to_owned()], &[]).is_err());
     }
 }

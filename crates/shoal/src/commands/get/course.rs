@@ -10,9 +10,10 @@ use shoal_node::plan::Planned;
 use shoal_node::transfers::{Snapshot, State, Transfer};
 use shoal_store::attributes::NotKept;
 use shoal_wire::message::Outcome;
-use shoal_wire::{NodeName, SafePath};
+use shoal_wire::{NodeName, Refusal, SafePath};
 
 use super::interrupted;
+use super::left_out::{self, LeftOut};
 use crate::exit::{Code, Failure};
 use crate::output::progress::Standing;
 use crate::output::{Output, duration, size};
@@ -43,7 +44,17 @@ pub(crate) struct Course {
     there_bytes: u64,
     planned: BTreeMap<&'static str, (u64, u64)>,
     lost: BTreeMap<Lost, u64>,
+    left_out: LeftOut,
     first_failure: Option<Failure>,
+}
+
+/// What is there after all, fetched or not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct There {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// Entries that their provider leaves out.
+    pub(crate) left_out: u64,
 }
 
 /// Bytes of several transfers together.
@@ -99,6 +110,7 @@ impl Course {
             there_bytes: 0,
             planned: BTreeMap::new(),
             lost: BTreeMap::new(),
+            left_out: LeftOut::default(),
             first_failure: None,
         }
     }
@@ -179,6 +191,14 @@ impl Course {
                 let fields = json!({ "path": path_text(&target), "what": lost_word(what) });
                 self.output.machine("not_kept", fields);
             }
+            TreeEvent::LeftOut(omission) => {
+                let fields = left_out::fields(&omission);
+                if self.left_out.add(omission) {
+                    self.output.machine("left_out", fields);
+                }
+            }
+            TreeEvent::LeftOutUnnamed(count) => self.left_out.add_unnamed(count),
+            TreeEvent::PlannedFolder { .. } => {}
             TreeEvent::Planned {
                 target,
                 bytes,
@@ -204,14 +224,22 @@ impl Course {
         });
     }
 
-    /// How many files are there, and what they add up to, in bytes.
-    pub(crate) fn there(&self) -> (u64, u64) {
-        (self.fetched + self.up_to_date, self.there_bytes)
-    }
-
     /// Whether nothing failed so far.
     pub(crate) fn has_all(&self) -> bool {
         self.failed == 0
+    }
+
+    /// So many files that were to come are no longer listed, or not as they were.
+    pub(crate) fn missed(&mut self, files: u64) {
+        self.files += files;
+        self.failed += files;
+        let text = match files {
+            1 => "a file that you accepted has changed or is gone at the sender: receive again to see what there is now".to_owned(),
+            files => format!("{files} files that you accepted have changed or are gone at the sender: receive again to see what there is now"),
+        };
+        let failure = Failure::new(Code::TransferFailed, text);
+        let failure = failure.told_as(Refusal::SourceChanged);
+        self.first_failure.get_or_insert(failure);
     }
 
     /// A folder was not fetched to its end.
@@ -280,15 +308,26 @@ impl Course {
         self.first_failure.get_or_insert(failure);
     }
 
-    /// Says what became of it all.
-    pub(crate) fn conclude(mut self, took: Duration, is_interrupted: bool) -> Result<(), Failure> {
+    /// Says what became of it all; what is there.
+    pub(crate) fn conclude(
+        mut self,
+        took: Duration,
+        is_interrupted: bool,
+    ) -> Result<There, Failure> {
         self.fold_ended();
         self.show_lines();
         self.show_lost();
+        let left_out = self.left_out.count();
+        if left_out > 0 && !is_interrupted {
+            let lines = self.left_out.lines();
+            self.output
+                .note(&format!("left out by the sender:\n{lines}"));
+        }
         let fields = json!({
             "fetched": self.fetched,
             "up_to_date": self.up_to_date,
             "failed": self.failed,
+            "left_out": left_out,
             "bytes": self.past.received_bytes,
             "reused": self.past.reused_bytes,
             "seconds": took.as_secs_f64(),
@@ -297,7 +336,11 @@ impl Course {
         if self.failed == 0 && !is_interrupted {
             let output = self.output.clone();
             output.event("done", fields, || self.summary(took));
-            return Ok(());
+            return Ok(There {
+                files: self.fetched + self.up_to_date,
+                bytes: self.there_bytes,
+                left_out,
+            });
         }
         self.output.machine("done", fields);
         if is_interrupted {
@@ -305,13 +348,11 @@ impl Course {
         }
         let (failed, files) = (self.failed, self.files);
         match self.first_failure {
-            Some(failure) if files > 1 => Err(Failure::new(
-                failure.code(),
-                format!(
-                    "{failed} of {files} files failed, the first: {}",
-                    failure.message()
-                ),
-            )),
+            Some(failure) if files > 1 => {
+                let (first, refusal) = (failure.message(), failure.refusal());
+                let text = format!("{failed} of {files} files failed, the first: {first}");
+                Err(Failure::new(failure.code(), text).told_as(refusal))
+            }
             Some(failure) => Err(failure),
             None => Err(Failure::new(Code::Other, "a file failed without a reason")),
         }
@@ -326,6 +367,7 @@ impl Course {
         let needed_bytes = fetch.1 + replace.1;
         let fields = json!({
             "fetch": fetch.0, "replace": replace.0, "up_to_date": there.0, "differs": differs.0,
+            "left_out": self.left_out.count(),
             "bytes": needed_bytes, "free_bytes": free_bytes, "folder": self.folder,
         });
         self.output.event("plan", fields, || {
@@ -333,6 +375,7 @@ impl Course {
             for (count, what) in [
                 (replace.0, "replacing others"),
                 (there.0, "more are there already"),
+                (self.left_out.count(), "left out by the sender"),
                 (
                     differs.0,
                     "would fail: a different file is there (see --overwrite)",

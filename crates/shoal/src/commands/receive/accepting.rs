@@ -1,14 +1,15 @@
 //! What was accepted, exactly, and where it goes.
 //!
 //! What a person has seen is what is taken: files that the sender lists afterwards, or lists with
-//! another size, are left out and told. A folder that would land among files of somebody else goes
-//! into a fresh one beside it.
+//! another size, are left out and told. What of it has arrived is remembered, so that a file which
+//! the sender lists no more is missed in the end. A folder that would land among files of somebody
+//! else goes into a fresh one beside it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use shoal_node::fetch::Choose;
 use shoal_store::folder::Folder;
@@ -35,12 +36,10 @@ impl Placement {
             .iter()
             .map(|file| file.path.as_bytes())
             .collect();
-        let folders = listing
-            .files()
-            .iter()
-            .map(|file| (top_of(&file.path), &file.path))
-            .filter(|(top, path)| top != *path);
-        let tops: BTreeSet<SafePath> = folders.map(|(top, _)| top).collect();
+        let files = listing.files().iter().map(|file| &file.path);
+        let with_files = files.filter_map(|path| Some(top_of(&path.parent()?)));
+        let folders = listing.folders().iter().map(top_of);
+        let tops: BTreeSet<SafePath> = with_files.chain(folders).collect();
         let mut moved = BTreeMap::new();
         for top in tops {
             let mut number = 1;
@@ -133,28 +132,53 @@ pub(super) struct Accepted {
     placement: Placement,
 }
 
-/// Hashes of path and size of each file: a million of them take some megabytes.
+/// Hashes of target and size of each file, in order: a million of them take some megabytes.
 struct Files {
-    hashes: HashSet<u64>,
+    hashes: Vec<u64>,
     hasher: RandomState,
+    /// Which of them are there.
+    arrived: Vec<AtomicBool>,
+    /// Of the target of each folder.
+    folders: HashSet<u64>,
     others: AtomicU64,
 }
 
 impl Files {
-    fn holds(&self, path: &SafePath, bytes: u64) -> bool {
-        self.hashes.contains(&self.hasher.hash_one((path, bytes)))
+    /// Where among the accepted files one is.
+    fn position(&self, target: &SafePath, bytes: u64) -> Option<usize> {
+        let hash = self.hasher.hash_one((target, bytes));
+        self.hashes.binary_search(&hash).ok()
+    }
+
+    fn has_folder(&self, target: &SafePath) -> bool {
+        self.folders.contains(&self.hasher.hash_one(target))
+    }
+
+    fn has_arrived(&self, position: usize) -> bool {
+        self.arrived[position].load(Ordering::Relaxed)
     }
 }
 
 impl Accepted {
     pub(super) fn new(listing: Listing, placement: Placement) -> Self {
         let hasher = RandomState::new();
-        let hash = |file: &super::listing::Listed| hasher.hash_one((&file.path, file.bytes));
-        let hashes = listing.files().iter().map(hash).collect();
+        let hash = |file: &super::listing::Listed| {
+            hasher.hash_one((&placement.target_of(&file.path), file.bytes))
+        };
+        let mut hashes: Vec<u64> = listing.files().iter().map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let arrived = hashes.iter().map(|_| AtomicBool::new(false)).collect();
+        let folders = listing.folders().iter();
+        let folders = folders
+            .map(|folder| hasher.hash_one(placement.target_of(folder)))
+            .collect();
         Self {
             files: Arc::new(Files {
                 hashes,
                 hasher,
+                arrived,
+                folders,
                 others: AtomicU64::new(0),
             }),
             placement,
@@ -168,25 +192,50 @@ impl Accepted {
         std::iter::once((None, None)).chain(moved).collect()
     }
 
-    /// What of one of these trees was accepted.
-    pub(super) fn choose(&self, remote: Option<&SafePath>) -> Choose {
+    /// What of one of these trees was accepted, and is not there yet. What `wanted` leaves out was
+    /// never asked for: nobody has to hear of it.
+    pub(super) fn choose(&self, remote: Option<&SafePath>, wanted: Option<Choose>) -> Choose {
         let (files, remote) = (Arc::clone(&self.files), remote.cloned());
-        let moved: BTreeSet<SafePath> = self.placement.0.keys().cloned().collect();
+        let placement = self.placement.clone();
         Arc::new(move |below, kind| {
             let path = match &remote {
                 Some(remote) => remote.join(below).ok(),
-                None if moved.contains(&top_of(below)) => return false,
+                None if placement.0.contains_key(&top_of(below)) => return false,
                 None => Some(below.clone()),
             };
-            let EntryKind::File { size, .. } = kind else {
-                return true;
-            };
-            let is_accepted = path.is_some_and(|path| files.holds(&path, size.bytes()));
-            if !is_accepted {
-                files.others.fetch_add(1, Ordering::Relaxed);
+            let is_wanted = |path| wanted.as_ref().is_none_or(|wanted| wanted(path, kind));
+            if !path.as_ref().is_none_or(is_wanted) {
+                return false;
             }
-            is_accepted
+            let target = path.map(|path| placement.target_of(&path));
+            let size = match kind {
+                EntryKind::File { size, .. } => size,
+                EntryKind::Folder => return target.is_some_and(|target| files.has_folder(&target)),
+                EntryKind::Symlink { .. } => return true,
+            };
+            let accepted = target.and_then(|target| files.position(&target, size.bytes()));
+            match accepted {
+                Some(position) => !files.has_arrived(position),
+                None => {
+                    files.others.fetch_add(1, Ordering::Relaxed);
+                    false
+                }
+            }
         })
+    }
+
+    /// A file is there.
+    pub(super) fn arrived(&self, target: &SafePath, bytes: u64) {
+        if let Some(position) = self.files.position(target, bytes) {
+            self.files.arrived[position].store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How many of the accepted files are not there.
+    pub(super) fn missing(&self) -> u64 {
+        let arrived = self.files.arrived.iter();
+        let missing = arrived.filter(|arrived| !arrived.load(Ordering::Relaxed));
+        missing.count() as u64
     }
 
     /// Tells of files that were not in what was accepted.
@@ -245,10 +294,34 @@ mod tests {
     #[test]
     fn only_what_was_shown_is_taken() {
         let accepted = Accepted::new(listing(&["album/a", "note"]), Placement::default());
-        let choose = accepted.choose(None);
+        let choose = accepted.choose(None, None);
         assert!(choose(&"album/a".parse().unwrap(), &file(5)));
         assert!(!choose(&"album/a".parse().unwrap(), &file(6)), "grown");
         assert!(!choose(&"album/hidden".parse().unwrap(), &file(5)));
         assert_eq!(accepted.files.others.load(Ordering::Relaxed), 2);
+        let wanted: Choose = Arc::new(|path, _| path.as_bytes() == b"note");
+        let choose = accepted.choose(None, Some(wanted));
+        assert!(choose(&"note".parse().unwrap(), &file(5)));
+        assert!(!choose(&"album/left-out".parse().unwrap(), &file(5)));
+        assert_eq!(accepted.files.others.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_has_arrived_is_not_taken_again_and_the_rest_is_missing() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path()).unwrap();
+        std::fs::create_dir(place.path().join("album")).unwrap();
+        std::fs::write(place.path().join("album/mine"), "x").unwrap();
+        let offer = listing(&["album/a", "note"]);
+        let placement = Placement::beside(&folder, &offer);
+        let accepted = Accepted::new(offer, placement);
+        let album = accepted.choose(Some(&"album".parse().unwrap()), None);
+        let a = "a".parse().unwrap();
+        assert!(album(&a, &file(5)));
+        assert_eq!(accepted.missing(), 2);
+        accepted.arrived(&"album (2)/a".parse().unwrap(), 5);
+        assert!(!album(&a, &file(5)));
+        assert_eq!(accepted.missing(), 1);
+        assert_eq!(accepted.files.others.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use shoal_node::fetch::{FetchError, TreeJob, TreeOptions};
+use shoal_node::fetch::{FetchError, TreeEvent, TreeJob, TreeOptions};
 use shoal_store::folder::Folder;
 use tokio::sync::mpsc;
 
 use super::accepting::Accepted;
 use super::{EVENTS_WAITING, Receiving};
-use crate::commands::get::course::Course;
+use crate::commands::get::choose::Selection;
+use crate::commands::get::course::{Course, There};
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::output::progress::Progress;
@@ -22,42 +23,69 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait between two tries.
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
+/// What was accepted, and how far it is.
+struct Account<'a> {
+    accepted: &'a Accepted,
+    course: Course,
+    progress: Progress,
+}
+
+impl Account<'_> {
+    fn happened(&mut self, event: TreeEvent) {
+        if let TreeEvent::Ended {
+            target,
+            result: Ok(fetched),
+        } = &event
+        {
+            self.accepted.arrived(target, fetched.total_bytes);
+        }
+        self.course.happened(event);
+    }
+
+    fn show(&mut self) {
+        self.progress.show(&self.course.standing());
+    }
+}
+
 impl Receiving<'_> {
-    /// Fetches what was accepted, also past interruptions of the network.
+    /// Fetches what was accepted, also past interruptions of the network; what is there then.
     pub(super) async fn fetch(
         &mut self,
         folder: &Folder,
         accepted: &Accepted,
         interrupt: &mut Interrupt,
-    ) -> Result<(), Failure> {
+    ) -> Result<There, Failure> {
         let shown = folder.path().display().to_string();
-        let mut course = Course::of_offer(&self.source.provider.name, shown, self.output);
-        let mut progress = Progress::start(self.output);
+        let mut account = Account {
+            accepted,
+            course: Course::of_offer(&self.source.provider.name, shown, self.output),
+            progress: Progress::start(self.output),
+        };
         let (mut since, mut pause) = (Instant::now(), RETRY_FIRST);
         let mut is_interrupted = false;
         for (remote, target) in accepted.trees() {
             let mut before = None;
             loop {
                 let options = TreeOptions {
-                    choose: Some(accepted.choose(remote.as_ref())),
+                    choose: Some(accepted.choose(
+                        remote.as_ref(),
+                        self.how.selection.as_ref().map(Selection::choose),
+                    )),
                     ..self.how.options()
                 };
                 let job = self.job(folder, (remote.clone(), target.clone()), options);
                 let of_job = job.transfer.snapshot().path;
-                let fetched = self
-                    .follow(job, (&mut course, &mut progress), interrupt)
-                    .await;
-                let Some(fetched) = fetched else {
+                let Some(fetched) = self.follow(job, &mut account, interrupt).await else {
                     is_interrupted = true;
                     break;
                 };
                 let Err(error) = fetched else { break };
-                let moved = Some(course.standing().verified_bytes);
+                let moved = Some(account.course.standing().verified_bytes);
                 if moved > before {
                     (before, since, pause) = (moved, Instant::now(), RETRY_FIRST);
                 }
                 if !error.may_pass() || since.elapsed() > PATIENCE {
-                    course.broke_off(&of_job, &error);
+                    account.course.broke_off(&of_job, &error);
                     break;
                 }
                 self.output.note(&format!(
@@ -83,11 +111,15 @@ impl Receiving<'_> {
             }
         }
         accepted.warn_of_others(self.output);
+        let Account {
+            mut course,
+            progress,
+            ..
+        } = account;
         let took = progress.end();
-        let (files, bytes) = course.there();
-        let is_whole = course.has_all() && !is_interrupted;
-        if is_whole && let Ok(offer) = self.fetcher.visit(&self.source.provider).await {
-            offer.done(files, bytes).await;
+        let missing = accepted.missing();
+        if missing > 0 && course.has_all() && !is_interrupted {
+            course.missed(missing);
         }
         course.conclude(took, is_interrupted)
     }
@@ -96,10 +128,10 @@ impl Receiving<'_> {
     async fn follow(
         &self,
         job: TreeJob,
-        (course, progress): (&mut Course, &mut Progress),
+        account: &mut Account<'_>,
         interrupt: &mut Interrupt,
     ) -> Option<Result<(), FetchError>> {
-        course.began(job.transfer.clone());
+        account.course.began(job.transfer.clone());
         let (events, mut happened) = mpsc::channel(EVENTS_WAITING);
         let mut fetching = std::pin::pin!(self.fetcher.fetch_tree(job, events));
         let mut ticks = tokio::time::interval(TICK);
@@ -109,17 +141,17 @@ impl Receiving<'_> {
             tokio::select! {
                 count = happened.recv_many(&mut some, EVENTS_WAITING), if !is_drained => {
                     is_drained = count == 0;
-                    some.drain(..).for_each(|event| course.happened(event));
+                    some.drain(..).for_each(|event| account.happened(event));
                 }
                 result = &mut fetching, if ended.is_none() => ended = Some(result),
-                _ = ticks.tick() => progress.show(&course.standing()),
+                _ = ticks.tick() => account.show(),
                 () = interrupt.received() => {
                     is_interrupted = true;
-                    course.cancel();
+                    account.course.cancel();
                 }
             }
         }
-        progress.show(&course.standing());
+        account.show();
         if is_interrupted { None } else { ended }
     }
 }

@@ -1,6 +1,6 @@
 //! What is in an offer, as a person is shown it before anything is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 
 use serde_json::json;
@@ -9,6 +9,7 @@ use shoal_store::folder::Folder;
 use shoal_wire::{NodeName, SafePath};
 
 use super::accepting::{Placement, top_of};
+use crate::commands::get::left_out::LeftOut;
 use crate::exit::{Code, Failure};
 use crate::output::{Output, size, table};
 use crate::typed::typed_lines;
@@ -27,6 +28,9 @@ pub(super) struct Listed {
 #[derive(Default)]
 pub(super) struct Listing {
     files: Vec<Listed>,
+    folders: Vec<SafePath>,
+    /// What the sender does not send of it.
+    pub(super) left_out: LeftOut,
 }
 
 impl Listing {
@@ -38,12 +42,45 @@ impl Listing {
         });
     }
 
+    pub(super) fn push_folder(&mut self, path: SafePath) {
+        self.folders.push(path);
+    }
+
     pub(super) fn files(&self) -> &[Listed] {
         &self.files
     }
 
+    /// Every folder of it, empty or not.
+    pub(super) fn folders(&self) -> &[SafePath] {
+        &self.folders
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && self.folders.is_empty()
+    }
+
+    /// How many folders hold neither a file nor another folder of it.
+    fn empty_folders(&self) -> usize {
+        let files = self.files.iter().map(|file| &file.path);
+        let holding: BTreeSet<SafePath> = files
+            .chain(&self.folders)
+            .filter_map(SafePath::parent)
+            .collect();
+        let folders = self.folders.iter();
+        folders.filter(|folder| !holding.contains(folder)).count()
+    }
+
+    /// What is offered, in words.
+    fn contents(&self) -> String {
+        let files = match self.files.len() {
+            1 => "1 file".to_owned(),
+            files => format!("{files} files"),
+        };
+        match self.empty_folders() {
+            0 => files,
+            1 => format!("{files} and 1 empty folder"),
+            folders => format!("{files} and {folders} empty folders"),
+        }
     }
 
     /// The one file, where there is one.
@@ -81,20 +118,33 @@ impl Listing {
         let total_bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
         let fields = json!({
             "files": self.files.len(),
+            "empty_folders": self.empty_folders(),
+            "left_out": self.left_out.count(),
             "bytes": total_bytes,
             "needed_bytes": self.needed_bytes(),
             "free_bytes": folder.free_bytes().ok(),
         });
         output.event("listed", fields, || {
             let mut text = format!(
-                "{sender} offers {} file(s), {}:\n",
-                self.files.len(),
+                "{sender} offers {}, {}:\n",
+                self.contents(),
                 size(total_bytes)
             );
             if self.files.len() <= LINES_MAX {
                 text.push_str(&self.lines());
             } else {
                 text.push_str(&self.tops());
+            }
+            match self.left_out.count() {
+                0 => {}
+                1 => text.push_str(&format!(
+                    "\n1 entry is left out by {sender}:\n{}",
+                    self.left_out.lines()
+                )),
+                count => text.push_str(&format!(
+                    "\n{count} entries are left out by {sender}:\n{}",
+                    self.left_out.lines()
+                )),
             }
             for (top, placed) in placement.moved() {
                 text.push_str(&format!(

@@ -6,8 +6,11 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use shoal_node::state::StateDir;
 use shoal_wire::SafePath;
+use tokio::sync::oneshot;
 
+use crate::args::SendArguments;
 use crate::exit::{Code, Failure};
 
 /// A file that takes all of standard input, removed when this is dropped.
@@ -63,6 +66,41 @@ impl Spool {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// What is sent; standard input goes into a file, which is removed when the guard goes.
+pub(super) fn paths_of(
+    arguments: &SendArguments,
+    state: &StateDir,
+) -> Result<(Vec<PathBuf>, Option<Spool>), Failure> {
+    let is_one_file = || matches!(&arguments.paths[..], [only] if !only.is_dir());
+    if arguments.by_hash && !is_one_file() {
+        let text = "--by-hash is for one file: a hash names no folder and no second file";
+        return Err(Failure::new(Code::Usage, text));
+    }
+    let is_input = |path: &PathBuf| path.as_path() == Path::new("-");
+    let mut paths = arguments.paths.clone();
+    let Some(at) = paths.iter().position(is_input) else {
+        return Ok((paths, None));
+    };
+    let spool = Spool::create(state.path(), &arguments.name)?;
+    paths[at] = spool.path().to_owned();
+    Ok((paths, Some(spool)))
+}
+
+/// Ends when everything that is offered is on the disk; never where that failed.
+pub(super) async fn completed(is_there: bool, is_complete: oneshot::Receiver<()>) {
+    if !is_there && is_complete.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Reads what is to be read before it can be offered; how much that was, in bytes.
+pub(super) async fn filled(spool: Option<&Spool>) -> Result<Option<u64>, Failure> {
+    match spool {
+        Some(spool) => spool.fill().await.map(Some),
+        None => Ok(None),
     }
 }
 

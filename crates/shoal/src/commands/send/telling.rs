@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use shoal_node::offer::{OfferEvent, Visit, VisitId, VisitState};
+use shoal_node::offer::{OfferEvent, Receipt, Visit, VisitId, VisitState};
 use shoal_node::share::{Changes, Skipped};
-use shoal_wire::Hash;
+use shoal_wire::{Hash, Refusal};
 
 use super::Visits;
+use crate::commands::get::left_out;
 use crate::output::progress::{plain_bar, route_fields};
 use crate::output::{Output, path_place, path_text, round_trip, size};
 
@@ -30,6 +31,7 @@ pub(super) struct Telling {
     /// Receivers that wait for a person's word, the first one asked for.
     asked: VecDeque<(VisitId, Arc<Visit>)>,
     last_event: Option<Instant>,
+    is_expired: bool,
 }
 
 impl Telling {
@@ -39,6 +41,17 @@ impl Telling {
             shown: Vec::new(),
             asked: VecDeque::new(),
             last_event: None,
+            is_expired: false,
+        }
+    }
+
+    /// Nobody new is let in.
+    pub(super) fn expired(&mut self, is_serving: bool) {
+        self.is_expired = true;
+        self.output.machine("expired", json!({}));
+        if is_serving {
+            let text = "the offer has expired: nobody new is let in, and who has begun is served to the end";
+            self.output.note(text);
         }
     }
 
@@ -52,12 +65,16 @@ impl Telling {
 
     /// Not everything that was named can be sent.
     pub(super) fn left_out(&self, skipped: &Skipped) {
-        if skipped.count > 0 {
-            self.output.warn(&format!(
-                "{} file(s) cannot be sent and are left out: {}",
-                skipped.count,
-                skipped.first.join("; ")
-            ));
+        left_out::tell_sender(&skipped.named, skipped.count, &self.output);
+        if skipped.ignored > 0 {
+            let fields = json!({ "entries": skipped.ignored });
+            self.output
+                .event("ignored", fields, || match skipped.ignored {
+                    1 => "1 entry is hidden by a .shoalignore and not sent.".to_owned(),
+                    hidden => {
+                        format!("{hidden} entries are hidden by a .shoalignore and not sent.")
+                    }
+                });
         }
     }
 
@@ -102,7 +119,6 @@ impl Telling {
             OfferEvent::Finished(visit) => self.finished(visit),
             OfferEvent::Left(visit) => self.left(visit),
             OfferEvent::Changed(changes) => self.changed(changes),
-            OfferEvent::Over => {}
         }
     }
 
@@ -162,38 +178,44 @@ impl Telling {
     }
 
     fn finished(&mut self, visit: &Arc<Visit>) {
-        let VisitState::Finished { files, bytes } = visit.state() else {
+        let VisitState::Finished(receipt) = visit.state() else {
             return;
         };
         let mut fields = who(visit);
-        fields["files"] = files.into();
-        fields["bytes"] = bytes.into();
+        fields["files"] = receipt.files.into();
+        fields["bytes"] = receipt.bytes.into();
+        fields["offered_files"] = receipt.offered_files.into();
+        fields["offered_bytes"] = receipt.offered_bytes.into();
+        fields["has_everything"] = receipt.has_everything().into();
         fields["route"] = route_fields(&visit.path());
         self.drop_bar(visit);
         self.output.event("received", fields, || {
-            format!(
-                "{} has everything: {files} file(s), {}, durable there",
-                visit.name,
-                size(bytes)
-            )
+            format!("{} {}", visit.name, what_it_has(&receipt))
         });
     }
 
     fn left(&mut self, visit: &Arc<Visit>) {
         self.drop_bar(visit);
         self.shown.retain(|shown| !Arc::ptr_eq(&shown.visit, visit));
-        if visit.state() != VisitState::Left {
+        let VisitState::Left { reason, .. } = visit.state() else {
             return;
-        }
+        };
         let durable_bytes = visit.durable_bytes();
         let mut fields = who(visit);
         fields["durable_bytes"] = durable_bytes.into();
+        fields["reason"] = reason.map(Refusal::text).into();
         self.output.event("left", fields, || {
-            format!(
-                "{} left with {} so far; the same code or ticket goes on from there",
-                visit.name,
-                size(durable_bytes)
-            )
+            let name = &visit.name;
+            let left = match reason {
+                None | Some(Refusal::Cancelled) => {
+                    format!("{name} left with {} so far", size(durable_bytes))
+                }
+                Some(reason) => format!("{name} left without everything: {}", reason.text()),
+            };
+            match self.is_expired {
+                true => left,
+                false => format!("{left}; the same code or ticket still works"),
+            }
         });
     }
 
@@ -233,19 +255,13 @@ impl Telling {
         }
     }
 
-    /// Says what became of it all.
-    pub(super) fn end(self, receivers: usize) {
+    /// Nothing more is told.
+    pub(super) fn end(self) {
         for shown in &self.shown {
             if let Some(bar) = &shown.bar {
                 bar.finish_and_clear();
             }
         }
-        let fields = json!({ "receivers": receivers });
-        self.output.event("done", fields, || match receivers {
-            0 => "Nobody has received everything.".to_owned(),
-            1 => "One receiver has everything.".to_owned(),
-            several => format!("{several} receivers have everything."),
-        });
     }
 }
 
@@ -272,6 +288,30 @@ fn changes_text(changes: &Changes) -> String {
         )),
     };
     Vec::from_iter(changed.into_iter().chain(gone)).join(" ")
+}
+
+/// What a receiver has, in words that stay true.
+fn what_it_has(receipt: &Receipt) -> String {
+    let Receipt {
+        files,
+        offered_files,
+        missing,
+        ..
+    } = *receipt;
+    let has = size(receipt.bytes);
+    if receipt.has_everything() {
+        return match files {
+            1 => format!("has everything: 1 file, {has}, durable there"),
+            files => format!("has everything: {files} files, {has}, durable there"),
+        };
+    }
+    let total = offered_files + missing;
+    let why = match missing {
+        0 if files < offered_files => "all that they chose",
+        0 => "and some have changed here since",
+        _ => "the rest is no longer here as it was",
+    };
+    format!("has {files} of {total} files, {has}, {why}; durable there")
 }
 
 fn who(visit: &Visit) -> Value {
