@@ -2,8 +2,9 @@
 //!
 //! Regular files only, as the [walk] shows them; symbolic links are neither followed nor offered.
 //! Hidden files are skipped unless asked for. What should be offered and cannot be, a name that
-//! cannot travel (see [`SafePath`]) or a socket, is an [`Omission`]. What the disk or the system could not show this time is told apart from
-//! what is gone. What is found is told some thousands at a time, so that nothing holds all of it.
+//! cannot travel (see [`SafePath`]) or a socket, is an [`Omission`]. What the disk or the system
+//! could not show this time is told apart from what is gone. What is found is told some thousands
+//! at a time, so that nothing holds all of it.
 
 use std::fmt;
 use std::io;
@@ -157,6 +158,7 @@ impl Seen {
         match why {
             LeftOut::Private => {
                 self.skipped.count(&folder, OmissionReason::Private, &"");
+                self.skipped.private += 1;
                 self.closed.push(folder);
             }
             LeftOut::Unruled(error) => {
@@ -191,6 +193,8 @@ pub struct Skipped {
     pub named: Vec<Omission>,
     /// How many entries the owner's rules hide.
     pub ignored: u64,
+    /// How many of the entries are private folders: only their owner is told of them.
+    private: u64,
     /// The first of them for the log, each with all that is known of what is wrong with it.
     first: Vec<String>,
 }
@@ -218,6 +222,7 @@ impl Skipped {
     fn and(&mut self, other: Self) {
         self.count += other.count;
         self.ignored += other.ignored;
+        self.private += other.private;
         self.named.extend(other.named);
         self.named.sort_unstable();
         self.named.truncate(OMISSIONS_MAX);
@@ -225,12 +230,13 @@ impl Skipped {
         self.first.truncate(NAMED_IN_WARNING);
     }
 
-    /// What of it lies below a folder: how many, and those that are named.
+    /// What others may know of it below a folder: how many, and those that are named.
     pub(crate) fn below(self, folder: Option<&SafePath>) -> (u64, Vec<Omission>) {
-        let Some(folder) = folder else {
-            return (self.count, self.named);
-        };
         let mut named = self.named;
+        named.retain(|omission| omission.reason != OmissionReason::Private);
+        let Some(folder) = folder else {
+            return (self.count - self.private, named);
+        };
         named.retain(|omission| omission.path.is_below(folder));
         (named.len() as u64, named)
     }
@@ -391,6 +397,13 @@ mod tests {
             fs::write(folder.path().join(file), "x").unwrap();
         }
         assert_eq!(names(folder.path(), true), ["deep/b"]);
+        // Its owner is told of it, and nobody else.
+        let skipped = scan(&whole(folder.path()), true, |_| {}, |_| {}).skipped;
+        assert_eq!((skipped.count, skipped.named.len()), (1, 1));
+        let below = "deep".parse().unwrap();
+        for folder in [None, Some(&below)] {
+            assert_eq!(skipped.clone().below(folder), (0, Vec::new()));
+        }
         fs::rename(&state, folder.path().join("moved")).unwrap();
         assert_eq!(names(folder.path(), true), ["deep/b"]);
         let root = whole(folder.path());
