@@ -104,9 +104,10 @@ fn awkward(world: &World) -> Vec<(String, &'static str)> {
         world.write("anna", &format!("album/{name}"), "mail");
         left_out.push((format!("album/{name}"), "name"));
     }
-    mknodat(CWD, album.join("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let pipe = album.join("pipe");
+    mknodat(CWD, pipe, FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
     left_out.push(("album/pipe".to_owned(), "special"));
-    drop(UnixListener::bind(album.join("socket")).unwrap());
+    drop(UnixListener::bind(album.join("socket")).expect("a socket"));
     left_out.push(("album/socket".to_owned(), "special"));
     left_out
 }
