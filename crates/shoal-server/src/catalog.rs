@@ -28,6 +28,7 @@ use outage::Outages;
 pub use database::OpenError;
 pub use locate::{Located, Question, Sought};
 pub use outage::Outage;
+pub(crate) use outage::RETRY_AFTER;
 
 /// Rows in one statement: few enough round trips for a batch of 2,048, and eight values each stay
 /// far below SQLite's 32,766.
@@ -94,7 +95,8 @@ impl Catalog {
             .filter_map(|row| Some((node_id(row.get("node"))?, row.get("id"))))
             .collect();
         Ok(Self {
-            path: path.to_owned(),
+            // As it is named to an operator, who may be in another folder.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             writer,
             readers,
             numbers: Mutex::new(numbers),
@@ -114,15 +116,14 @@ impl Catalog {
         name: &NodeName,
         announce: &FileAnnounce,
     ) -> Result<Totals, CatalogError> {
-        let needed_bytes = outage::needed_bytes(announce);
-        if let Some(outage) = self.outages.current() {
-            self.outages.count(needed_bytes);
-            return Err(CatalogError::Unwritable(outage));
-        }
-        self.write(node, name, announce).await.map_err(|error| {
-            self.outages.count(needed_bytes);
-            self.write_failed(error)
-        })
+        let applied = match self.outages.in_the_way() {
+            Some(outage) => Err(CatalogError::Unwritable(outage)),
+            None => {
+                let written = self.write(node, name, announce).await;
+                written.map_err(|error| self.write_failed(error))
+            }
+        };
+        applied.inspect_err(|_| self.outages.count())
     }
 
     async fn write(

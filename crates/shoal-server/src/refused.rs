@@ -7,12 +7,8 @@ use shoal_store::database::Fault;
 use shoal_wire::message::ErrorReport;
 use shoal_wire::{Refusal, ShortText};
 
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, RETRY_AFTER};
 use crate::control::socket::Failure;
-
-/// When what cannot be written for the time being may be tried again, in milliseconds: soon after
-/// there is room, and a thousand peers' tries stay a small load.
-const WRITE_RETRY_AFTER_MS: u32 = 2_000;
 
 /// A refusal with what it is about.
 pub(crate) fn refused(refusal: Refusal, detail: impl Display) -> ErrorReport {
@@ -33,7 +29,7 @@ pub(crate) fn catalog_failed(error: CatalogError) -> ErrorReport {
                 Fault::Damaged | Fault::ReadOnly | Fault::Other => Refusal::WriteFailed,
             };
             ErrorReport {
-                retry_after_ms: Some(WRITE_RETRY_AFTER_MS),
+                retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).ok(),
                 ..refused(refusal, outage.told_to_others())
             }
         }

@@ -1,9 +1,10 @@
 //! Times in which the catalog cannot be written: the disk is full, fails, or may only be read.
 //!
-//! The first write that fails begins an outage. While it lasts nothing is written, so that a
+//! The first write that fails begins an outage. From then on nothing is written, so that a
 //! thousand peers that announce do not load a disk that takes nothing; what is known is still
-//! found. [`Catalog::mend`] tries the disk again and again, with as much as was turned down, and
-//! ends the outage when that works. Says when one begins and ends, and not what it turns down.
+//! found. [`Catalog::mend`] tries the disk again and again. When it takes a little, announces are
+//! let through on trial: one that fails shows that the outage goes on, and it is over when every
+//! peer has had its turn and none failed. Says when one begins and ends, and not what it turns down.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,24 +13,24 @@ use std::time::{Duration, SystemTime};
 
 use shoal_node::tasks::Tasks;
 use shoal_store::database::{Fault, is_full, try_room};
-use shoal_wire::message::FileAnnounce;
 use tokio::sync::watch;
 
 use super::database::NOTE_SCHEMA_VERSION;
 use super::{Catalog, CatalogError};
 
-/// Time between two tries: announcing goes on within seconds of room, and a try costs a few writes.
+/// When what was turned down may be tried again: soon after there is room, and a thousand peers'
+/// tries stay a small load.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long announces are let through without a failure before an outage is over: all that were
+/// turned down have come again.
+const TRIAL: Duration = Duration::from_secs(3);
+/// Time between two tries of the disk, each a few small writes.
 const TRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Time between two looks at the room on the disk, each one system call: an operator who watches
 /// hears of a full disk before the next peer does.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Room that any batch takes, in bytes: some pages of the database, in its log and in itself.
-const BATCH_BYTES: u64 = 64 << 10;
-/// What an entry of a batch takes beyond its path, in bytes: its row and its places in four
-/// indexes, part of a page of 4 KiB each.
-const ENTRY_BYTES: u64 = 2 << 10;
-/// How often a path is kept: in the row, in two indexes, folded, and by its trigrams.
-const PATH_COPIES: u64 = 8;
+/// A disk with less room than this is full, in bytes: a small announce takes about as much.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// A time in which the catalog cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,37 +84,49 @@ impl fmt::Display for Outage {
     }
 }
 
-/// The outage under way, if there is one, and what was turned down.
+/// The outage under way, if there is one, and how many batches were not taken.
 #[derive(Debug)]
 pub(super) struct Outages {
-    current: watch::Sender<Option<Outage>>,
+    standing: watch::Sender<Standing>,
     failed_writes: AtomicU64,
-    /// Room that the largest batch needs that was turned down in this outage.
-    needed_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    outage: Option<Outage>,
+    /// Announces are let through, to see whether the outage is over.
+    is_on_trial: bool,
+}
+
+impl Standing {
+    fn takes_writes(&self) -> bool {
+        self.outage.is_none() || self.is_on_trial
+    }
 }
 
 impl Default for Outages {
     fn default() -> Self {
         Self {
-            current: watch::Sender::new(None),
+            standing: watch::Sender::default(),
             failed_writes: AtomicU64::new(0),
-            needed_bytes: AtomicU64::new(0),
         }
     }
 }
 
 impl Outages {
-    pub(super) fn current(&self) -> Option<Outage> {
-        self.current.borrow().clone()
+    /// The outage for which a write is turned down without trying.
+    pub(super) fn in_the_way(&self) -> Option<Outage> {
+        let standing = self.standing.borrow();
+        let outage = standing.outage.as_ref();
+        outage.filter(|_| !standing.is_on_trial).cloned()
     }
 
-    /// Counts a batch that was turned down.
-    pub(super) fn count(&self, needed_bytes: u64) {
+    /// Counts a batch that was not taken.
+    pub(super) fn count(&self) {
         self.failed_writes.fetch_add(1, Ordering::Relaxed);
-        self.needed_bytes.fetch_max(needed_bytes, Ordering::Relaxed);
     }
 
-    /// Begins an outage, or changes what is wrong in the one under way.
+    /// Begins an outage, or goes on with the one under way and what is wrong by now.
     fn begin(&self, fault: Fault, path: PathBuf, reason: String) -> Outage {
         let mut outage = Outage {
             since: SystemTime::now(),
@@ -121,33 +134,32 @@ impl Outages {
             path,
             reason,
         };
-        self.current.send_modify(|current| {
-            if let Some(current) = current {
-                outage.since = current.since;
+        self.standing.send_modify(|standing| {
+            if let Some(before) = &standing.outage {
+                outage.since = before.since;
             }
-            *current = Some(outage.clone());
+            *standing = Standing {
+                outage: Some(outage.clone()),
+                is_on_trial: false,
+            };
         });
         outage
     }
 
-    fn end(&self) {
-        self.needed_bytes.store(0, Ordering::Relaxed);
-        self.current.send_replace(None);
+    /// Lets announces through for a while. Tells whether none failed.
+    async fn try_announces(&self) -> bool {
+        let mut standings = self.standing.subscribe();
+        self.standing
+            .send_modify(|standing| standing.is_on_trial = true);
+        let failed = standings.wait_for(|standing| !standing.takes_writes());
+        tokio::time::timeout(TRIAL, failed).await.is_err()
     }
-}
-
-/// Room that a batch takes, rather too much than too little.
-pub(super) fn needed_bytes(announce: &FileAnnounce) -> u64 {
-    let paths = announce.added.iter().map(|entry| &entry.path);
-    let paths = paths.chain(announce.removed.iter());
-    let each = paths.map(|path| ENTRY_BYTES + PATH_COPIES * path.as_bytes().len() as u64);
-    BATCH_BYTES + each.sum::<u64>()
 }
 
 impl Catalog {
     /// The outage under way, if there is one.
     pub fn outage(&self) -> Option<Outage> {
-        self.outages.current()
+        self.outages.standing.borrow().outage.clone()
     }
 
     /// Batches that could not be taken, since the catalog was opened.
@@ -155,10 +167,10 @@ impl Catalog {
         self.outages.failed_writes.load(Ordering::Relaxed)
     }
 
-    /// Waits until no outage is under way.
+    /// Waits until a write is worth a try.
     pub async fn writable(&self) {
-        let mut current = self.outages.current.subscribe();
-        if current.wait_for(Option::is_none).await.is_err() {
+        let mut standings = self.outages.standing.subscribe();
+        if standings.wait_for(Standing::takes_writes).await.is_err() {
             std::future::pending().await
         }
     }
@@ -169,28 +181,28 @@ impl Catalog {
         loop {
             self.outage_begins(tasks).await;
             // The first try tells a full disk where the database had another word for it.
-            let mut is_over = self.try_to_write(tasks).await;
+            let mut takes_writes = self.try_to_write(tasks).await;
             if let Some(outage) = self.outage() {
                 tracing::warn!("{outage}");
             }
-            while !is_over {
+            while !(takes_writes && self.outages.try_announces().await) {
                 tokio::time::sleep(TRY_INTERVAL).await;
-                is_over = self.try_to_write(tasks).await;
+                takes_writes = self.try_to_write(tasks).await;
             }
-            self.outages.end();
+            self.outages.standing.send_replace(Standing::default());
             tracing::info!("the catalog can be written again");
         }
     }
 
     async fn outage_begins(&self, tasks: &Tasks) {
-        let mut outages = self.outages.current.subscribe();
+        let mut standings = self.outages.standing.subscribe();
         loop {
-            let begun = outages.wait_for(Option::is_some);
+            let begun = standings.wait_for(|standing| standing.outage.is_some());
             if let Ok(Ok(_begun)) = tokio::time::timeout(LOOK_INTERVAL, begun).await {
                 return;
             }
             let path = self.path.clone();
-            if tasks.blocking(move || is_full(&path, BATCH_BYTES)).await {
+            if tasks.blocking(move || is_full(&path, ROOM_BYTES)).await {
                 let reason = "the disk says that it is full".to_owned();
                 self.outages.begin(Fault::Full, self.path.clone(), reason);
             }
@@ -206,14 +218,13 @@ impl Catalog {
         CatalogError::Unwritable(self.outages.begin(fault, self.path.clone(), reason))
     }
 
-    /// Whether as much can be written as was turned down. A damaged file stays damaged.
+    /// Whether a little can be written. A damaged file stays damaged.
     async fn try_to_write(&self, tasks: &Tasks) -> bool {
         if self.outage().is_some_and(|one| one.fault == Fault::Damaged) {
             return false;
         }
-        let (path, needed) = (self.path.clone(), &self.outages.needed_bytes);
-        let needed = needed.load(Ordering::Relaxed).max(BATCH_BYTES);
-        let room = tasks.blocking(move || try_room(&path, needed)).await;
+        let path = self.path.clone();
+        let room = tasks.blocking(move || try_room(&path, ROOM_BYTES)).await;
         let tried = match room {
             Ok(()) => self.write_nothing().await,
             Err(error) => Err(error.into()),

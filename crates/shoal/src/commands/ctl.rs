@@ -269,7 +269,7 @@ fn line(event: ControlEvent) -> Option<String> {
 fn outage_text(outage: &StateOutage) -> String {
     let since_ns = i64::try_from(outage.since_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     let (since, message) = (when(since_ns), escape(outage.message.as_bytes()));
-    format!("\nstate       since {since}: {message}")
+    format!("\nstate       since {since} UTC: {message}")
 }
 
 fn relay_text(relay: &RelayStanding) -> String {

@@ -5,7 +5,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use shoal_wire::message::Bounded;
+use shoal_wire::message::{Bounded, FileAnnounce};
 use shoal_wire::{FileEntry, FileSize, NodeId, NodeName};
 use sqlx::Executor as _;
 
@@ -32,7 +32,6 @@ async fn a_batch_that_a_full_disk_turned_down_is_taken_as_it_is_once_there_is_ro
         assert_eq!(shelf.known().await, u64::from(500 * (round - 1)).max(1));
         // The limit went with the connection, as a full disk goes when there is room.
         shelf.mended().await;
-        assert_eq!(shelf.catalog.outage(), None);
         let totals = shelf.apply(&large).await.unwrap();
         assert_eq!(totals.files, u64::from(500 * round));
     }
@@ -80,11 +79,26 @@ async fn a_catalog_that_is_closed_has_no_outage() {
     assert_eq!(shelf.catalog.outage(), None);
 }
 
-#[test]
-fn a_larger_batch_needs_more_room() {
-    let (small, large) = (needed_bytes(&batch(0..1)), needed_bytes(&batch(0..2_000)));
-    assert!(small < 128 << 10, "{small}");
-    assert!((4 << 20..16 << 20).contains(&large), "{large}");
+#[tokio::test]
+async fn an_announce_that_fails_on_trial_shows_that_the_outage_goes_on() {
+    let shelf = Shelf::new().await;
+    let refused = shelf.catalog.write_failed(sqlx::Error::WorkerCrashed);
+    let CatalogError::Unwritable(begun) = refused else {
+        panic!("an outage: {refused}");
+    };
+    let trial = shelf.catalog.outages.try_announces();
+    let announces = async {
+        shelf.catalog.writable().await;
+        // A small one gets through, and decides nothing.
+        shelf.apply(&batch(0..1)).await.unwrap();
+        shelf.fill().await;
+        shelf.apply(&batch(0..500)).await.unwrap_err();
+    };
+    let (is_over, ()) = tokio::join!(trial, announces);
+    assert!(!is_over);
+    let outage = shelf.catalog.outage().unwrap();
+    assert_eq!((outage.since, outage.fault), (begun.since, Fault::Full));
+    shelf.apply(&batch(0..1)).await.unwrap_err();
 }
 
 struct Shelf {
@@ -129,14 +143,17 @@ impl Shelf {
     }
 }
 
-fn batch(numbers: std::ops::Range<u32>) -> FileAnnounce {
-    let entry = |number| FileEntry {
+fn entry(number: u32) -> FileEntry {
+    FileEntry {
         path: format!("folder/file-{number}").parse().unwrap(),
         size: FileSize::new(10).unwrap(),
         mtime_ns: 0,
         mode: 0o644,
         hash: None,
-    };
+    }
+}
+
+fn batch(numbers: std::ops::Range<u32>) -> FileAnnounce {
     FileAnnounce {
         sequence: 0,
         snapshot: true,
