@@ -350,9 +350,10 @@ impl Link {
             remote,
             is_on_lan: kind != PathKind::Relayed && networks.contain(remote.ip()),
             rtt: stats.rtt,
+            // The controller is told of each round trip one acknowledgement late.
             smallest_rtt: controller
                 .and_then(congestion::smallest_rtt)
-                .unwrap_or(stats.rtt),
+                .map_or(stats.rtt, |seen| seen.min(stats.rtt)),
             lost_packets: stats.lost_packets,
             mtu_bytes: stats.current_mtu,
         }

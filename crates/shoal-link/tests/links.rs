@@ -39,6 +39,7 @@ async fn a_link_knows_its_path() {
     assert_eq!(path.remote, server.local_addr());
     assert!(path.mtu_bytes > 60_000, "{path:?}");
     assert!(!path.is_on_lan, "{path:?}");
+    assert!(path.smallest_rtt <= path.rtt, "{path:?}");
 }
 
 #[tokio::test]
