@@ -66,7 +66,7 @@ fn random_damages(what: &str, inflict: impl Fn(&mut Damage, &Left)) {
         let done = got.event("done");
         assert_eq!(done["bytes"], lacking, "{number}: {done}");
         assert_eq!(left.names(), ["big.bin"], "{number}");
-        std::fs::remove_dir_all(&left.0).unwrap();
+        std::fs::remove_dir_all(&left.0).expect("the disk of the test obeys");
     }
 }
 
@@ -197,14 +197,14 @@ impl Left {
     }
 
     fn copy_of(&self, other: &Self) {
-        std::fs::create_dir(&self.0).unwrap();
-        std::fs::copy(other.part(), self.part()).unwrap();
-        std::fs::copy(other.state(), self.state()).unwrap();
+        std::fs::create_dir(&self.0).expect("the disk of the test obeys");
+        std::fs::copy(other.part(), self.part()).expect("the disk of the test obeys");
+        std::fs::copy(other.state(), self.state()).expect("the disk of the test obeys");
     }
 
     /// How many chunks of the part are not as they are in the content.
     fn differing_chunks(&self, content: &[u8]) -> usize {
-        let mut part = std::fs::read(self.part()).unwrap();
+        let mut part = std::fs::read(self.part()).expect("the disk of the test obeys");
         part.resize(content.len(), 0);
         let chunks = part.chunks(MIB).zip(content.chunks(MIB));
         chunks.filter(|(part, content)| part != content).count()
@@ -222,8 +222,12 @@ struct Damage {
 
 impl Damage {
     fn inflict(&mut self, path: &Path) {
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        let metadata = file.metadata().unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("the disk of the test obeys");
+        let metadata = file.metadata().expect("the disk of the test obeys");
         let len = metadata.len();
         match self.random.random_range(0..6) {
             0 | 1 => {
@@ -233,12 +237,13 @@ impl Damage {
             }
             2 => {
                 let (at, zeros) = self.stretch(len);
-                file.write_all_at(&vec![0; zeros], at).unwrap();
+                file.write_all_at(&vec![0; zeros], at)
+                    .expect("the disk of the test obeys");
             }
             3 => {
                 let (at, hole) = self.stretch(len);
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                fallocate(&file, flags, at, hole as u64).unwrap();
+                fallocate(&file, flags, at, hole as u64).expect("the disk of the test obeys");
             }
             4 => {
                 let unit = if len > MIB as u64 { MIB as u64 } else { 48 };
@@ -246,19 +251,23 @@ impl Damage {
                 let [a, b] = [0; 2].map(|_| self.random.random_range(0..count) * unit);
                 let read = |at| {
                     let mut bytes = vec![0; unit.min(len - at) as usize];
-                    file.read_exact_at(&mut bytes, at).unwrap();
+                    file.read_exact_at(&mut bytes, at)
+                        .expect("the disk of the test obeys");
                     bytes
                 };
                 let (at_a, at_b) = (read(a), read(b));
-                file.write_all_at(&at_b, a).unwrap();
-                file.write_all_at(&at_a, b).unwrap();
+                file.write_all_at(&at_b, a)
+                    .expect("the disk of the test obeys");
+                file.write_all_at(&at_a, b)
+                    .expect("the disk of the test obeys");
             }
             _ => file
                 .set_len(self.random.random_range(0..=len + 99))
-                .unwrap(),
+                .expect("the disk of the test obeys"),
         }
         if self.random.random_bool(0.5) {
-            file.set_modified(metadata.modified().unwrap()).unwrap();
+            file.set_modified(metadata.modified().expect("the disk of the test obeys"))
+                .expect("the disk of the test obeys");
         }
     }
 
@@ -292,10 +301,16 @@ fn get(world: &World, server: &Server, arguments: &[&str]) -> Ended {
 
 /// Changes one bit.
 fn flip(path: &Path, at: u64) {
-    let file = File::options().read(true).write(true).open(path).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("the disk of the test obeys");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    file.read_exact_at(&mut byte, at)
+        .expect("the disk of the test obeys");
+    file.write_all_at(&[byte[0] ^ 4], at)
+        .expect("the disk of the test obeys");
 }
 
 #[track_caller]
