@@ -100,7 +100,7 @@ fn a_sender_is_told_which_rules_keep_a_folder_out() {
     assert!(log.contains("line 1 is not a pattern"), "{log}");
     let mut command = world.command(&["receive", "-y", "-o", "got", "--state-dir"]);
     command.arg(world.state("bob")).env("SHOAL_CODE", ticket);
-    support::Ended::of(&mut command).expect(0);
+    support::Ended::of(&mut command).expect(14);
     assert!(world.path("got/album/a").exists());
     assert!(!world.path("got/album/raw").exists());
 }
