@@ -95,10 +95,12 @@ fn a_sender_is_told_which_rules_keep_a_folder_out() {
     let mut anna = Daemon::start("anna", command, world.path("anna.log"));
     let ticket = text(&anna.event("offer"), "ticket");
     let said = text(&anna.event("warning"), "message");
-    assert!(said.contains("album/raw/.shoalignore: line 1"), "{said}");
+    assert!(said.contains("album/raw: the .shoalignore"), "{said}");
+    let log = anna.log();
+    assert!(log.contains("line 1 is not a pattern"), "{log}");
     let mut command = world.command(&["receive", "-y", "-o", "got", "--state-dir"]);
     command.arg(world.state("bob")).env("SHOAL_CODE", ticket);
-    support::Ended::of(&mut command).expect(0);
+    support::Ended::of(&mut command).expect(14);
     assert!(world.path("got/album/a").exists());
     assert!(!world.path("got/album/raw").exists());
 }
