@@ -298,11 +298,12 @@ fn check_collisions(targets: &[&SafePath], folder: &Path) -> Result<(), PlanErro
 
 /// Whether the disk below `folder` keeps names apart that differ in case or composition only.
 pub(crate) fn tells_apart(folder: &Path) -> bool {
-    // "É" composed; its lower case, and the same letter decomposed, are other names.
+    // "É" composed; its lower case, and the same letter decomposed, are other names. A folder of this
+    // name that a crash leaves behind is removed by the next staging there.
     let probe = tempfile::Builder::new()
         .prefix(".shoal-\u{c9}")
         .suffix(".shoal-part")
-        .tempfile_in(folder);
+        .tempdir_in(folder);
     let Ok(probe) = probe else { return false };
     let name = probe.path().to_string_lossy().into_owned();
     let twins = [

@@ -377,8 +377,10 @@ mod tests {
         fs::create_dir_all(left.join("tray-0")).expect("made");
         fs::write(left.join("tray-0/0"), "half").expect("written");
         fs::write(left.join("mask"), "").expect("written");
+        let probe = root.path().join(".shoal-\u{c9}abcdef.shoal-part");
+        fs::create_dir(&probe).expect("made");
         let in_use = Staging::begin(&folder).expect("begun");
-        assert!(!left.exists());
+        assert!(!left.exists() && !probe.exists());
         let staged = in_use.write(b"kept", &PLAIN).expect("written");
         let other = Staging::begin(&folder).expect("begun");
         in_use
