@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use support::disk::skipped;
 use support::{Daemon, Ended, Server, World, argument, b3sum, eventually};
 
 const KEY: &str = "identity.pem";
@@ -174,7 +175,7 @@ fn receive_piped(world: &World, state: &Path) {
     command
         .arg("--state-dir")
         .arg(state.with_file_name("piping"));
-    command.stdin(fs::File::open(file).unwrap());
+    command.stdin(fs::File::open(file).expect("what the test sets up"));
     let mut sender = Daemon::start("sender", command, world.path("sender.log"));
     let ticket = support::text(&sender.event("offer"), "ticket");
     let mut command = world.command(&["receive", "-y", "-o", "-"]);
@@ -245,15 +246,22 @@ fn eventually_listed(world: &World, server: &Server, of: &str, awaited: &[&str])
 
 fn write(world: &World, path: &str, content: &str) -> PathBuf {
     let file = world.path(path);
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, content).unwrap();
+    fs::create_dir_all(file.parent().expect("what the test sets up"))
+        .expect("what the test sets up");
+    fs::write(&file, content).expect("what the test sets up");
     file
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
+    let entries = fs::read_dir(folder).expect("what the test sets up");
     let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .map(|entry| {
+            entry
+                .expect("what the test sets up")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
         // The database writes beside itself as it likes.
         .filter(|name| !name.starts_with("hashes.db-"))
         .collect();
@@ -267,14 +275,14 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn bind(world: &World, folder: &str, at: &str) -> Option<Self> {
         let (folder, at) = (world.path(folder), world.path(at));
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).expect("what the test sets up");
         let mut mount = Command::new("mount");
-        fs::create_dir_all(&at).unwrap();
+        fs::create_dir_all(&at).expect("what the test sets up");
         let mounted = mount.arg("--bind").args([&folder, &at]).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at)),
             _ => {
-                eprintln!("SKIPPED in part: a folder cannot be mounted here");
+                skipped("a folder cannot be mounted twice here: without that part");
                 None
             }
         }

@@ -19,36 +19,46 @@ type Deed = (&'static str, fn(&Path));
 const TOUCHES: [Deed; 3] = [
     ("its time of reading is set", |file| {
         let times = FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
-        File::open(file).unwrap().set_times(times).unwrap();
+        File::open(file)
+            .expect("what the test sets up")
+            .set_times(times)
+            .expect("what the test sets up");
     }),
     ("it gets other permissions", |file| {
-        let mode = fs::metadata(file).unwrap().permissions().mode();
-        fs::set_permissions(file, Permissions::from_mode(mode ^ 0o100)).unwrap();
+        let mode = fs::metadata(file)
+            .expect("what the test sets up")
+            .permissions()
+            .mode();
+        fs::set_permissions(file, Permissions::from_mode(mode ^ 0o100))
+            .expect("what the test sets up");
     }),
     ("it gets a second name", |file| {
-        fs::hard_link(file, file.with_extension("second")).unwrap();
+        fs::hard_link(file, file.with_extension("second")).expect("what the test sets up");
     }),
 ];
 
 /// What makes another version of it.
 const CHANGES: [Deed; 3] = [
     ("it is edited", |file| {
-        let mut file = File::options().append(true).open(file).unwrap();
-        file.write_all(b" and more").unwrap();
+        let mut file = File::options()
+            .append(true)
+            .open(file)
+            .expect("what the test sets up");
+        file.write_all(b" and more").expect("what the test sets up");
     }),
     ("it is saved by a rename", |file| {
         let beside = file.with_extension("tmp");
-        fs::write(&beside, "saved anew").unwrap();
-        fs::rename(beside, file).unwrap();
+        fs::write(&beside, "saved anew").expect("what the test sets up");
+        fs::rename(beside, file).expect("what the test sets up");
     }),
     ("its time is set", |file| {
         let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
         File::options()
             .write(true)
             .open(file)
-            .unwrap()
+            .expect("what the test sets up")
             .set_times(times)
-            .unwrap();
+            .expect("what the test sets up");
     }),
 ];
 
